@@ -1,0 +1,416 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * msharefs: what the names of mshare(2) and mshare_unlink(2) mean.
+ *
+ * A name is one component in what is mounted at /sys/fs/mshare, or a path.
+ * Either way it is looked up, created, opened and removed as any other file:
+ * every permission, LSM hook and errno here is the VFS's own.
+ */
+#include <linux/cred.h>
+#include <linux/file.h>
+#include <linux/fs.h>
+#include <linux/fs_struct.h>
+#include <linux/mount.h>
+#include <linux/mshare.h>
+#include <linux/namei.h>
+#include <linux/sched/signal.h>
+#include <linux/slab.h>
+#include <linux/string.h>
+#include <linux/uaccess.h>
+#include <uapi/linux/mshare.h>
+
+#include "internal.h"
+
+#define MSHAREFS_DIR	"/sys/fs/mshare/"
+
+static bool msharefs_is_mounted_at(const struct path *path)
+{
+	return path->mnt->mnt_sb->s_type == &msharefs_fs_type;
+}
+
+/*
+ * The path that a name stands for. @is_name says whether it was a name, and
+ * msharefs not being where the name is then means that there is no such name.
+ *
+ * Return: memory of __getname(), or an ERR_PTR.
+ */
+static char *msharefs_get_path(const char __user *uname, bool *is_name)
+{
+	const size_t dir = sizeof(MSHAREFS_DIR) - 1;
+	const char *last;
+	char *path;
+	long len;
+
+	path = __getname();
+	if (!path)
+		return ERR_PTR(-ENOMEM);
+
+	memcpy(path, MSHAREFS_DIR, dir);
+	len = strncpy_from_user(path + dir, uname, PATH_MAX - dir);
+	if (len == PATH_MAX - dir) {
+		/* Too long, but as a path of its own perhaps just not. */
+		len = strncpy_from_user(path, uname, PATH_MAX);
+		if (len >= 0 && (len == PATH_MAX || path[0] != '/'))
+			len = -ENAMETOOLONG;
+		*is_name = false;
+	} else if (len > 0) {
+		*is_name = path[dir] != '/';
+		if (!*is_name)
+			memmove(path, path + dir, len + 1);
+	} else if (!len) {
+		len = -EINVAL;
+	}
+	if (len < 0)
+		goto fail;
+
+	/* The names that are none, and more than one component. */
+	len = -EINVAL;
+	last = strrchr(path, '/') + 1;
+	if (*is_name && last != path + dir)
+		goto fail;
+	if (!strcmp(last, ".") || !strcmp(last, ".."))
+		goto fail;
+	return path;
+
+fail:
+	__putname(path);
+	return ERR_PTR(len);
+}
+
+/* Is there an msharefs where the names are? */
+static bool msharefs_is_mounted(void)
+{
+	struct path path;
+	bool ret;
+
+	if (kern_path(MSHAREFS_DIR, LOOKUP_FOLLOW, &path))
+		return false;
+	ret = msharefs_is_mounted_at(&path);
+	path_put(&path);
+	return ret;
+}
+
+/* A path was found: is it a region? */
+static int msharefs_check(const struct path *path, bool is_name)
+{
+	if (!msharefs_is_mounted_at(path))
+		return is_name ? -ENOENT : -EINVAL;
+	if (!msharefs_is_region(d_inode(path->dentry)))
+		return -EINVAL;
+	return 0;
+}
+
+/*
+ * Make a new region of the name of @negative, whose directory is locked, and
+ * attach its creator. Nobody sees the name before all of it has succeeded: a
+ * failure leaves no trace.
+ */
+static int msharefs_make(const struct path *dir, struct dentry *negative,
+			 umode_t mode,
+			 struct mshare_region *(*create)(void *arg),
+			 int (*attach)(struct file *file, void *arg), void *arg)
+{
+	struct inode *dir_inode = d_inode(dir->dentry);
+	struct path path = { .mnt = dir->mnt };
+	struct mshare_region *region;
+	struct mshare_info info;
+	struct inode *inode;
+	struct file *file;
+	int err;
+
+	/*
+	 * In a dentry of its own, since who found @negative before the
+	 * directory was locked would see it become positive.
+	 */
+	path.dentry = d_alloc(dir->dentry, &negative->d_name);
+	if (!path.dentry)
+		return -ENOMEM;
+	err = -ENOMEM;
+	inode = msharefs_new_region_inode(dir_inode, mode);
+	if (!inode)
+		goto put_dentry;
+
+	region = create(arg);
+	if (IS_ERR(region)) {
+		err = PTR_ERR(region);
+		iput(inode);
+		goto put_dentry;
+	}
+	MSHAREFS_I(inode)->region = region;
+	mshare_region_info(region, &info);
+	i_size_write(inode, info.size);
+
+	/* The dentry has the inode from here on, and the inode the region. */
+	d_instantiate(path.dentry, inode);
+	file = dentry_open(&path, O_RDWR, current_cred());
+	if (IS_ERR(file)) {
+		err = PTR_ERR(file);
+		goto put_dentry;
+	}
+	err = attach(file, arg);
+	fput(file);
+	if (err)
+		goto put_dentry;
+
+	/* Our reference to the dentry is the name's now. */
+	d_drop(negative);
+	d_rehash(path.dentry);
+	inode_set_mtime_to_ts(dir_inode, inode_set_ctime_current(dir_inode));
+	return 0;
+
+put_dentry:
+	dput(path.dentry);
+	return err;
+}
+
+struct msharefs_new {
+	const struct path *dir;
+	struct mshare_region *(*create)(void *arg);
+	int (*attach)(struct file *file, void *arg);
+	void *arg;
+};
+
+static int msharefs_make_obj(struct dentry *dentry, umode_t mode, void *arg)
+{
+	const struct msharefs_new *new = arg;
+
+	return msharefs_make(new->dir, dentry, mode, new->create, new->attach,
+			     new->arg);
+}
+
+/* What to say of a name that was to be new and exists. */
+static int msharefs_exists(const char *pathname, bool is_name)
+{
+	struct path path;
+	int err;
+
+	if (kern_path(pathname, 0, &path))
+		return -EEXIST;
+	err = msharefs_check(&path, is_name) ?: -EEXIST;
+	path_put(&path);
+	return err;
+}
+
+/* Return: -EEXIST if there is something of that name. */
+static int msharefs_create_name(const char *pathname, bool is_name,
+				umode_t mode, struct msharefs_new *new)
+{
+	struct dentry *dentry;
+	struct path dir;
+	int err;
+
+	dentry = kern_path_create(AT_FDCWD, pathname, &dir, 0);
+	if (IS_ERR(dentry))
+		return PTR_ERR(dentry);
+
+	if (!msharefs_is_mounted_at(&dir)) {
+		err = is_name ? -ENOENT : -EINVAL;
+		goto done;
+	}
+	err = -EINVAL;
+	if (!new->create)
+		goto done;
+	new->dir = &dir;
+	err = vfs_mkobj(dentry, mode & 0777 & ~current_umask(),
+			msharefs_make_obj, new);
+done:
+	done_path_create(&dir, dentry);
+	return err;
+}
+
+/* Open the region at @path as open(2) would by its name there. */
+static struct file *msharefs_open_path(const struct path *path, int flags)
+{
+	struct name_snapshot name;
+	struct path dir = { .mnt = path->mnt };
+	struct file *file;
+
+	/*
+	 * By its name, not by the dentry: it is the walk that knows what
+	 * O_CREAT may not open in a sticky directory.
+	 */
+	dir.dentry = dget_parent(path->dentry);
+	take_dentry_name_snapshot(&name, path->dentry);
+	file = file_open_root(&dir, name.name.name, flags, 0);
+	release_dentry_name_snapshot(&name);
+	dput(dir.dentry);
+	if (!IS_ERR(file) && !msharefs_is_region(file_inode(file))) {
+		fput(file);
+		file = ERR_PTR(-EINVAL);
+	}
+	return file;
+}
+
+/* Return: -ENOENT if there is no such name, or none any more. */
+static int msharefs_open_name(const char *pathname, bool is_name, int oflag,
+			      int (*attach)(struct file *file, void *arg),
+			      void *arg)
+{
+	struct inode *inode;
+	struct file *file;
+	struct path path;
+	int err;
+
+	err = kern_path(pathname, LOOKUP_FOLLOW, &path);
+	if (err)
+		return err;
+	err = msharefs_check(&path, is_name);
+	if (err)
+		goto put_path;
+
+	file = msharefs_open_path(&path, oflag & (O_ACCMODE | O_CREAT));
+	if (IS_ERR(file)) {
+		err = PTR_ERR(file);
+		/* O_CREAT of what was removed meanwhile */
+		if (err == -EPERM && d_unhashed(path.dentry))
+			err = -ENOENT;
+		goto put_path;
+	}
+
+	/*
+	 * mshare_unlink() removes the name of what nobody is attached to, and
+	 * holds the lock for it: nobody may attach in between by the name.
+	 */
+	inode = file_inode(file);
+	inode_lock_shared(inode);
+	err = inode->i_nlink ? attach(file, arg) : -ENOENT;
+	inode_unlock_shared(inode);
+	fput(file);
+put_path:
+	path_put(&path);
+	return err;
+}
+
+/**
+ * msharefs_open() - find or make a region by its name and attach it
+ * @uname: name or path, as the user gave it
+ * @oflag: O_RDONLY or O_RDWR, O_CREAT, O_EXCL
+ * @mode: permissions of a new file, before the umask
+ * @create: makes a new region, or NULL if it can't be
+ * @attach_new: attaches the creator to the region of the file; if it fails
+ *		there will have been neither
+ * @attach: attaches the caller to the region of an existing file
+ * @arg: for the three
+ *
+ * Context: may sleep. @create and @attach_new are called with the directory's
+ * inode locked, @attach with the file's.
+ * Return: 0 or a negative error, of mshare(2).
+ */
+int msharefs_open(const char __user *uname, int oflag, umode_t mode,
+		  struct mshare_region *(*create)(void *arg),
+		  int (*attach_new)(struct file *file, void *arg),
+		  int (*attach)(struct file *file, void *arg), void *arg)
+{
+	struct msharefs_new new = {
+		.create	= create,
+		.attach	= attach_new,
+		.arg	= arg,
+	};
+	bool dangling = false;
+	bool is_name;
+	char *path;
+	int err;
+
+	path = msharefs_get_path(uname, &is_name);
+	if (IS_ERR(path))
+		return PTR_ERR(path);
+
+	err = -ENOENT;
+	if (is_name && !msharefs_is_mounted())
+		goto put_path;
+
+	for (;;) {
+		if (oflag & O_CREAT) {
+			err = msharefs_create_name(path, is_name, mode, &new);
+			if (err != -EEXIST)
+				break;
+			if (oflag & O_EXCL) {
+				err = msharefs_exists(path, is_name);
+				break;
+			}
+		}
+		err = msharefs_open_name(path, is_name, oflag, attach, arg);
+		if (err != -ENOENT || !(oflag & O_CREAT))
+			break;
+		/*
+		 * It exists and it doesn't: somebody has just removed it, or
+		 * it is a symbolic link to nowhere.
+		 */
+		if (dangling)
+			break;
+		dangling = !is_name;
+		err = -EINTR;
+		if (fatal_signal_pending(current))
+			break;
+		cond_resched();
+	}
+put_path:
+	__putname(path);
+	return err;
+}
+
+/**
+ * msharefs_unlink() - end the caller's access to a region
+ * @uname: name or path, as the user gave it
+ * @detach: detaches the caller from a region; returns 1, 0 if it was not
+ *	    attached, or a negative error
+ *
+ * Context: may sleep.
+ * Return: 0 or a negative error, of mshare_unlink(2).
+ */
+int msharefs_unlink(const char __user *uname,
+		    int (*detach)(struct mshare_region *region))
+{
+	struct dentry *parent;
+	struct inode *inode;
+	bool attached;
+	struct path path;
+	bool is_name;
+	char *name;
+	int err;
+
+	name = msharefs_get_path(uname, &is_name);
+	if (IS_ERR(name))
+		return PTR_ERR(name);
+	err = kern_path(name, 0, &path);
+	__putname(name);
+	if (err)
+		return err;
+	err = msharefs_check(&path, is_name);
+	if (err)
+		goto put_path;
+
+	inode = d_inode(path.dentry);
+	err = detach(MSHAREFS_I(inode)->region);
+	if (err < 0)
+		goto put_path;
+	attached = err;
+
+	/* The last one out removes the name, if it may. */
+	err = 0;
+	if (attached && mshare_region_busy(MSHAREFS_I(inode)->region))
+		goto put_path;
+
+	err = mnt_want_write(path.mnt);
+	if (err)
+		goto out;
+	parent = dget_parent(path.dentry);
+	inode_lock_nested(d_inode(parent), I_MUTEX_PARENT);
+	err = -ENOENT;
+	if (path.dentry->d_parent == parent && !d_unhashed(path.dentry)) {
+		MSHAREFS_I(inode)->unlink_idle = true;
+		err = vfs_unlink(mnt_idmap(path.mnt), d_inode(parent),
+				 path.dentry, NULL);
+		MSHAREFS_I(inode)->unlink_idle = false;
+	}
+	inode_unlock(d_inode(parent));
+	dput(parent);
+	mnt_drop_write(path.mnt);
+out:
+	/* Who was attached is not any more: that is what was asked for. */
+	if (attached)
+		err = 0;
+put_path:
+	path_put(&path);
+	return err;
+}

@@ -1,0 +1,497 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * mshare: regions of address space whose VMAs and page tables are shared.
+ *
+ * This header is all that the rest of the kernel knows of mshare. Without
+ * CONFIG_MSHARE every hook is an inline no-op.
+ *
+ * See Documentation/mm/mshare.rst for the terms (region, host, attachment,
+ * attached mm, granule, splice), the locking and the TLB protocol.
+ */
+#ifndef _LINUX_MSHARE_H
+#define _LINUX_MSHARE_H
+
+#include <linux/errno.h>
+#include <linux/mm_types.h>
+#include <linux/rculist.h>
+#include <linux/types.h>
+#include <uapi/linux/mman.h>
+
+struct file;
+struct inode;
+struct mem_cgroup;
+struct mmu_gather;
+struct mshare_info;
+struct mshare_region;
+
+/**
+ * struct mshare_attachment - a region in the address space of an attached mm
+ * @node: on &mm_struct.mshare_attachments
+ * @region: the region; lives as long as the attachment
+ * @host: its host mm
+ * @start: first address of the attachment in the attached mm
+ * @end: first address behind it
+ * @delta: what to add to an attached address to get the host's
+ * @vm_flags: of the attachment's VMA: what the attached mm may do at most
+ * @rcu: for freeing
+ *
+ * Everything but @node is constant from the time the attachment is published
+ * until it is freed, a grace period after it was taken off the list.
+ *
+ * It is on the list before the first P4D entry is written and until the TLB
+ * has been flushed after the last one was cleared. The list is changed under
+ * the mmap_lock of the attached mm, taken for writing or, in the unmap of the
+ * attachment, downgraded: at most one task changes it at a time.
+ */
+struct mshare_attachment {
+	struct hlist_node node;
+	struct mshare_region *region;
+	struct mm_struct *host;
+	unsigned long start;
+	unsigned long end;
+	unsigned long delta;
+	vm_flags_t vm_flags;
+	struct rcu_head rcu;
+};
+
+/**
+ * struct mshare_call - a fault or system call that works on a region
+ * @region: the region, referenced, or NULL when the call is not inside one
+ * @mm: the mm to work on: the region's host, or current->mm
+ * @delta: what to add to the caller's address to get the one in @mm
+ * @vm_flags: what the caller may do in the region at most
+ * @old_memcg: active memcg to go back to
+ */
+struct mshare_call {
+	struct mshare_region *region;
+	struct mm_struct *mm;
+	unsigned long delta;
+	vm_flags_t vm_flags;
+	struct mem_cgroup *old_memcg;
+};
+
+/* A call on @mm_ until mshare_enter() finds that it is inside a region of it */
+#define MSHARE_CALL(name, mm_)	struct mshare_call name = { .mm = (mm_) }
+
+/* What a system call does when its range is exactly one or more attachments */
+enum mshare_over {
+	MSHARE_OVER_IS_INSIDE,	/* it acts on what is mapped inside */
+	MSHARE_OVER_IS_OUTSIDE,	/* it acts on the attachments: mmap, munmap */
+};
+
+#ifdef CONFIG_MSHARE
+
+/* The unit of alignment and size: what one P4D entry maps. */
+#define MSHARE_GRANULE		P4D_SIZE
+
+/**
+ * mm_is_mshare_host() - is this mm the host of a region?
+ * @mm: the mm
+ */
+static inline bool mm_is_mshare_host(const struct mm_struct *mm)
+{
+	return mm->mshare_region;
+}
+
+/**
+ * mm_has_mshare() - is a region attached to this mm?
+ * @mm: the mm
+ *
+ * Stable under the mmap_lock; a hint otherwise.
+ */
+static inline bool mm_has_mshare(const struct mm_struct *mm)
+{
+	return !hlist_empty(&mm->mshare_attachments);
+}
+
+/*
+ * Under rcu_read_lock(), or with interrupts off where RCU watches, or where
+ * nobody can change the list.
+ */
+#define for_each_mshare_attachment(att, mm)				\
+	hlist_for_each_entry_rcu(att, &(mm)->mshare_attachments, node, true)
+
+/**
+ * mm_attached_to() - is @host the host of a region attached to @mm?
+ * @mm: an mm, &init_mm included
+ * @host: a host mm
+ *
+ * Context: RCU read side, or interrupts off.
+ */
+static inline bool mm_attached_to(const struct mm_struct *mm,
+				  const struct mm_struct *host)
+{
+	struct mshare_attachment *att;
+
+	for_each_mshare_attachment(att, mm)
+		if (att->host == host)
+			return true;
+	return false;
+}
+
+/**
+ * mshare_host_used() - a CPU is about to run a process attached to a host
+ * @host: the host mm
+ *
+ * As lru_gen_use_mm(), without writing where nothing changes.
+ */
+static inline void mshare_host_used(struct mm_struct *host)
+{
+#ifdef CONFIG_LRU_GEN_WALKS_MMU
+	if (READ_ONCE(host->lru_gen.bitmap) != -1)
+		lru_gen_use_mm(host);
+#endif
+}
+
+static inline void mshare_mm_init(struct mm_struct *mm)
+{
+	INIT_HLIST_HEAD(&mm->mshare_attachments);
+	mm->mshare_region = NULL;
+}
+
+/**
+ * vma_in_mshare_of() - is it mapped in a region that is attached to an mm?
+ * @mm: the mm, or NULL
+ * @vma: any VMA
+ *
+ * Then the processes of @mm use it as if it were their own.
+ *
+ * Context: any in which RCU watches.
+ */
+static inline bool vma_in_mshare_of(const struct mm_struct *mm,
+				    const struct vm_area_struct *vma)
+{
+	bool ret;
+
+	if (!mm || !mm_is_mshare_host(vma->vm_mm))
+		return false;
+	rcu_read_lock();
+	ret = mm_attached_to(mm, vma->vm_mm);
+	rcu_read_unlock();
+	return ret;
+}
+
+bool __mshare_overlaps(struct mm_struct *mm, unsigned long start,
+		       unsigned long end);
+
+/**
+ * mshare_overlaps() - does a range touch an attachment?
+ * @mm: any mm
+ * @start: first address in bytes
+ * @end: first address behind the range
+ *
+ * Context: any in which RCU watches. The answer is stable only as long as the
+ * caller keeps attachments from coming and going: with the mmap_lock of @mm,
+ * or with interrupts off, since attaching waits for an interrupt on every CPU
+ * that runs @mm before it links anything.
+ */
+static inline bool mshare_overlaps(struct mm_struct *mm, unsigned long start,
+				   unsigned long end)
+{
+	return mm_has_mshare(mm) && __mshare_overlaps(mm, start, end);
+}
+
+bool __mshare_cuts(struct mm_struct *mm, unsigned long start,
+		   unsigned long end);
+
+/**
+ * mshare_cuts() - would unmapping a range leave a part of an attachment?
+ * @mm: any mm
+ * @start: first address in bytes
+ * @end: first address behind the range
+ *
+ * Context: mmap_lock of @mm held.
+ */
+static inline bool mshare_cuts(struct mm_struct *mm, unsigned long start,
+			       unsigned long end)
+{
+	return mm_has_mshare(mm) && __mshare_cuts(mm, start, end);
+}
+
+int __mshare_refuse(struct mm_struct *mm, unsigned long start,
+		    unsigned long len);
+
+/**
+ * mshare_refuse() - for system calls that do not work in regions yet
+ * @mm: any mm
+ * @start: first address in bytes
+ * @len: length in bytes
+ *
+ * Context: any task context.
+ * Return: 0 if the range touches no attachment, -EOPNOTSUPP if it is in one,
+ * -EINVAL if it crosses an edge of one.
+ */
+static inline int mshare_refuse(struct mm_struct *mm, unsigned long start,
+				unsigned long len)
+{
+	return mm_has_mshare(mm) ? __mshare_refuse(mm, start, len) : 0;
+}
+
+unsigned long __mshare_pages(struct mm_struct *mm);
+
+/**
+ * mshare_pages() - the part of total_vm that is attachments
+ * @mm: any mm
+ *
+ * Context: mmap_lock of @mm held.
+ * Return: pages.
+ */
+static inline unsigned long mshare_pages(struct mm_struct *mm)
+{
+	return mm_has_mshare(mm) ? __mshare_pages(mm) : 0;
+}
+
+int __mshare_enter(struct mshare_call *call, unsigned long start,
+		   unsigned long len, enum mshare_over over);
+int __mshare_enter_mmap(struct mshare_call *call, struct file *file,
+			unsigned long addr, unsigned long len,
+			unsigned long flags);
+void __mshare_leave(struct mshare_call *call);
+unsigned long __mshare_get_unmapped_area(struct mm_struct *host,
+					 struct file *file, unsigned long hint,
+					 unsigned long len,
+					 unsigned long pgoff);
+
+/* See __mshare_enter() */
+static inline int mshare_enter(struct mshare_call *call, unsigned long start,
+			       unsigned long len, enum mshare_over over)
+{
+	if (likely(!mm_has_mshare(call->mm)))
+		return 0;
+	return __mshare_enter(call, start, len, over);
+}
+
+/* See __mshare_enter_mmap() */
+static inline int mshare_enter_mmap(struct mshare_call *call,
+				    struct file *file, unsigned long addr,
+				    unsigned long len, unsigned long flags)
+{
+	if (likely(!mm_has_mshare(call->mm)))
+		return 0;
+	return __mshare_enter_mmap(call, file, addr, len, flags);
+}
+
+/* See __mshare_leave() */
+static inline void mshare_leave(struct mshare_call *call)
+{
+	if (unlikely(call->region))
+		__mshare_leave(call);
+}
+
+/**
+ * mshare_place() - where mmap() maps what it was told to
+ * @call: from mshare_enter_mmap()
+ * @file: what is to be mapped, or NULL
+ * @addr: address or hint, of mmap(2)
+ * @len: length in bytes
+ * @pgoff: offset in pages
+ * @flags: of mmap(2); made MAP_FIXED if the hint is in a region
+ *
+ * Context: mmap_lock of @call->mm held for writing.
+ * Return: what to tell do_mmap(), or -ENOMEM if there is no room in the region.
+ */
+static inline unsigned long mshare_place(struct mshare_call *call,
+					 struct file *file, unsigned long addr,
+					 unsigned long len, unsigned long pgoff,
+					 unsigned long *flags)
+{
+	if (likely(!call->region))
+		return addr;
+
+	addr += call->delta;
+	if (*flags & (MAP_FIXED | MAP_FIXED_NOREPLACE))
+		return addr;
+	*flags |= MAP_FIXED;
+	return __mshare_get_unmapped_area(call->mm, file, addr, len, pgoff);
+}
+
+bool __mshare_fault_enter(struct mshare_call *call, unsigned long address);
+
+/* See __mshare_fault_enter() */
+static inline bool mshare_fault_enter(struct mshare_call *call,
+				      unsigned long address)
+{
+	if (likely(!mm_has_mshare(call->mm)))
+		return false;
+	return __mshare_fault_enter(call, address);
+}
+
+bool mshare_fault_leave(struct mshare_call *call, unsigned long address,
+			unsigned int flags, vm_fault_t fault);
+bool mshare_oom(struct mshare_call *call);
+
+int mshare_fork(struct vm_area_struct *dst_vma, struct vm_area_struct *src_vma);
+void mshare_unmap(struct vm_area_struct *vma);
+void __mshare_exit_host(struct mm_struct *mm);
+void __mshare_mmdrop(struct mm_struct *mm);
+
+/**
+ * mshare_exit_host() - free the tables that only a region's end may free
+ * @mm: any mm in exit_mmap(), with all VMAs gone
+ *
+ * Context: mmap_lock held for writing, no users left.
+ */
+static inline void mshare_exit_host(struct mm_struct *mm)
+{
+	if (unlikely(mm_is_mshare_host(mm)))
+		__mshare_exit_host(mm);
+}
+
+/**
+ * mshare_mmdrop() - the last reference to an mm is gone
+ * @mm: any mm in __mmdrop()
+ *
+ * Frees the region that @mm was the host of.
+ */
+static inline void mshare_mmdrop(struct mm_struct *mm)
+{
+	if (unlikely(mm_is_mshare_host(mm)))
+		__mshare_mmdrop(mm);
+}
+
+struct mem_cgroup *mshare_memcg(struct mm_struct *host);
+
+/* Between mm/mshare.c and fs/msharefs/ */
+struct mshare_region *mshare_region_create(unsigned long start,
+					   unsigned long size);
+void mshare_region_kill(struct mshare_region *region);
+bool mshare_region_busy(struct mshare_region *region);
+void mshare_region_info(struct mshare_region *region, struct mshare_info *info);
+unsigned long mshare_region_rss(struct mshare_region *region);
+int mshare_mmap(struct file *file, struct vm_area_struct *vma);
+unsigned long mshare_region_unmapped_area(struct file *file, unsigned long addr,
+					  unsigned long len,
+					  unsigned long pgoff,
+					  unsigned long flags);
+
+int msharefs_open(const char __user *name, int oflag, umode_t mode,
+		  struct mshare_region *(*create)(void *arg),
+		  int (*attach_new)(struct file *file, void *arg),
+		  int (*attach)(struct file *file, void *arg), void *arg);
+int msharefs_unlink(const char __user *name,
+		    int (*detach)(struct mshare_region *region));
+struct mshare_region *msharefs_region(struct file *file);
+
+/* The architecture's part: arch/x86/mm/tlb.c, arch/x86/include/asm/mshare.h */
+void arch_mshare_publish(struct mm_struct *mm);
+
+#else /* !CONFIG_MSHARE */
+
+static inline bool mm_is_mshare_host(const struct mm_struct *mm)
+{
+	return false;
+}
+
+static inline bool mm_has_mshare(const struct mm_struct *mm)
+{
+	return false;
+}
+
+static inline bool mm_attached_to(const struct mm_struct *mm,
+				  const struct mm_struct *host)
+{
+	return false;
+}
+
+static inline bool vma_in_mshare_of(const struct mm_struct *mm,
+				    const struct vm_area_struct *vma)
+{
+	return false;
+}
+
+static inline void mshare_mm_init(struct mm_struct *mm)
+{
+}
+
+static inline bool mshare_overlaps(struct mm_struct *mm, unsigned long start,
+				   unsigned long end)
+{
+	return false;
+}
+
+static inline bool mshare_cuts(struct mm_struct *mm, unsigned long start,
+			       unsigned long end)
+{
+	return false;
+}
+
+static inline int mshare_refuse(struct mm_struct *mm, unsigned long start,
+				unsigned long len)
+{
+	return 0;
+}
+
+static inline unsigned long mshare_pages(struct mm_struct *mm)
+{
+	return 0;
+}
+
+static inline int mshare_enter(struct mshare_call *call, unsigned long start,
+			       unsigned long len, enum mshare_over over)
+{
+	return 0;
+}
+
+static inline int mshare_enter_mmap(struct mshare_call *call,
+				    struct file *file, unsigned long addr,
+				    unsigned long len, unsigned long flags)
+{
+	return 0;
+}
+
+static inline void mshare_leave(struct mshare_call *call)
+{
+}
+
+static inline unsigned long mshare_place(struct mshare_call *call,
+					 struct file *file, unsigned long addr,
+					 unsigned long len, unsigned long pgoff,
+					 unsigned long *flags)
+{
+	return addr;
+}
+
+static inline bool mshare_fault_enter(struct mshare_call *call,
+				      unsigned long address)
+{
+	return false;
+}
+
+static inline bool mshare_fault_leave(struct mshare_call *call,
+				      unsigned long address, unsigned int flags,
+				      vm_fault_t fault)
+{
+	return true;
+}
+
+static inline bool mshare_oom(struct mshare_call *call)
+{
+	return false;
+}
+
+static inline int mshare_fork(struct vm_area_struct *dst_vma,
+			      struct vm_area_struct *src_vma)
+{
+	return 0;
+}
+
+static inline void mshare_unmap(struct vm_area_struct *vma)
+{
+}
+
+static inline void mshare_exit_host(struct mm_struct *mm)
+{
+}
+
+static inline void mshare_mmdrop(struct mm_struct *mm)
+{
+}
+
+static inline struct mem_cgroup *mshare_memcg(struct mm_struct *host)
+{
+	return NULL;
+}
+
+#endif /* CONFIG_MSHARE */
+
+#endif /* _LINUX_MSHARE_H */

@@ -1,0 +1,1161 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * mshare: share a range of address space, VMAs and page tables and all,
+ * between unrelated processes.
+ *
+ * A region has a host mm, an mm_struct without threads, that owns the VMAs,
+ * the page tables and the counters of what is mapped in it. A process is
+ * attached through one VMA in its own mm (VM_MSHARE) and P4D entries that
+ * point at the host's PUD tables. Everything the process does there, faults
+ * and memory calls alike, is done on the host.
+ *
+ * Lifetime. The inode of the region's file in msharefs owns the region; the
+ * file's name, its open descriptors and the attachments (vm_file) hold the
+ * inode. Its eviction kills &mshare_region.users, which faults and calls hold
+ * while they work on the host without any lock of an attached mm. When that
+ * is zero, the region's reference to the host mm is put. Others may hold the
+ * host a little longer (swapoff, KSM, khugepaged) and still charge memory
+ * through it, so the region itself goes with the host's last reference.
+ *
+ * Locking. mm_struct::mmap_lock of an attached mm and that of a host do not
+ * nest here: who comes from an attached mm takes a reference to the region
+ * and lets go of the attached mm first. So a fault whose page never comes
+ * stalls those who want the page and no one else.
+ *
+ * Documentation/mm/mshare.rst has the whole story; what must be flushed, and
+ * when, is told in arch/x86/mm/tlb.c.
+ */
+#include <linux/cred.h>
+#include <linux/fs.h>
+#include <linux/hugetlb.h>
+#include <linux/major.h>
+#include <linux/memcontrol.h>
+#include <linux/mm.h>
+#include <linux/mm_inline.h>
+#include <linux/mman.h>
+#include <linux/mmu_notifier.h>
+#include <linux/mshare.h>
+#include <linux/backing-dev.h>
+#include <linux/percpu-refcount.h>
+#include <linux/sched/coredump.h>
+#include <linux/sched/mm.h>
+#include <linux/security.h>
+#include <linux/shmem_fs.h>
+#include <linux/slab.h>
+#include <linux/syscalls.h>
+#include <uapi/linux/mshare.h>
+
+#include <asm/mshare.h>
+#include <asm/pgalloc.h>
+#include <asm/tlb.h>
+
+#include "internal.h"
+
+/**
+ * struct mshare_region - a range of addresses with VMAs and page tables
+ * @users: the inode's reference and those of faults and calls at work
+ * @mm: the host
+ * @start: first address of the region in the host
+ * @size: length in bytes
+ * @nr_attached: attached mms
+ * @memcg: the creator's memory cgroup, which pays; NULL if there are none
+ */
+struct mshare_region {
+	struct percpu_ref users;
+	struct mm_struct *mm;
+	unsigned long start;
+	unsigned long size;
+	atomic_long_t nr_attached;
+	struct mem_cgroup *memcg;
+};
+
+/* The host's mmap_lock may be taken where an attached mm's is held. */
+static struct lock_class_key mshare_host_mmap_lock_key;
+
+/*
+ * Regions
+ */
+
+static void mshare_region_release(struct percpu_ref *ref)
+{
+	struct mshare_region *region = container_of(ref, struct mshare_region,
+						    users);
+
+	/* In RCU context: exit_mmap() is for a worker. */
+	mmput_async(region->mm);
+}
+
+/*
+ * What an mm gets from the task that makes it, or at exec, and what a host
+ * must not have, or have different.
+ */
+static void mshare_init_host(struct mm_struct *mm, struct mshare_region *region)
+{
+#ifdef CONFIG_MEMCG
+	/* Nobody's: the region says who pays. The creator may be gone soon. */
+	WRITE_ONCE(mm->owner, NULL);
+#endif
+	mm->mshare_region = region;
+	/* No THP policy, KSM, MDWE or core dump filter of the creator's. */
+	mm->flags = 0;
+	mm->def_flags = 0;
+	mm->task_size = TASK_SIZE_MAX;
+	mm->mmap_base = region->start + region->size;
+	mm->mmap_legacy_base = region->start;
+	lockdep_set_class(&mm->mmap_lock, &mshare_host_mmap_lock_key);
+}
+
+/* Give every granule of the region its PUD table, for good. */
+static int mshare_alloc_tables(struct mshare_region *region)
+{
+	unsigned long addr, end = region->start + region->size;
+	struct mm_struct *mm = region->mm;
+
+	for (addr = region->start; addr != end; addr += MSHARE_GRANULE) {
+		p4d_t *p4d = p4d_alloc(mm, pgd_offset(mm, addr), addr);
+
+		if (!p4d || !pud_alloc(mm, p4d, addr))
+			return -ENOMEM;
+		if (fatal_signal_pending(current))
+			return -EINTR;
+		cond_resched();
+	}
+	return 0;
+}
+
+static pud_t *mshare_pud_table(struct mm_struct *host, unsigned long addr)
+{
+	p4d_t *p4d = p4d_offset(pgd_offset(host, addr), addr);
+
+	return p4d_pgtable(READ_ONCE(*p4d));
+}
+
+/**
+ * mshare_region_create() - make an empty region
+ * @start: its first address, a multiple of the granule
+ * @size: its length in bytes, a multiple of the granule
+ *
+ * The memory cgroup of the calling process is to pay for it.
+ *
+ * Context: may sleep; no mmap_lock held.
+ * Return: the region, to be given to mshare_region_kill() in the end, or an
+ * ERR_PTR.
+ */
+struct mshare_region *mshare_region_create(unsigned long start,
+					   unsigned long size)
+{
+	struct mshare_region *region;
+	int err;
+
+	region = kzalloc(sizeof(*region), GFP_KERNEL_ACCOUNT);
+	if (!region)
+		return ERR_PTR(-ENOMEM);
+
+	region->start = start;
+	region->size = size;
+
+	err = percpu_ref_init(&region->users, mshare_region_release, 0,
+			      GFP_KERNEL_ACCOUNT);
+	if (err)
+		goto free_region;
+
+	err = -ENOMEM;
+	region->mm = mm_alloc();
+	if (!region->mm)
+		goto exit_ref;
+
+	region->memcg = get_mem_cgroup_from_mm(current->mm);
+	mshare_init_host(region->mm, region);
+	lru_gen_add_mm(region->mm);
+
+	err = mshare_alloc_tables(region);
+	if (err) {
+		mshare_region_kill(region);
+		return ERR_PTR(err);
+	}
+	return region;
+
+exit_ref:
+	percpu_ref_exit(&region->users);
+free_region:
+	kfree(region);
+	return ERR_PTR(err);
+}
+
+/**
+ * mshare_region_kill() - nobody can come to the region any more
+ * @region: the region; no attachments are left
+ *
+ * The region and its memory go when the last fault or call in it is done.
+ *
+ * Context: any task context, never waits: a task that is at work in the
+ * region may wait for the caller.
+ */
+void mshare_region_kill(struct mshare_region *region)
+{
+	percpu_ref_kill(&region->users);
+}
+
+/**
+ * __mshare_exit_host() - free the PUD tables of a region
+ * @mm: the host
+ *
+ * free_pgd_range() leaves them, and the P4D tables above, to attached mms.
+ * There are none any more, but a lockless walker (GUP-fast) may still be
+ * below them, so they are freed as page tables are.
+ *
+ * Context: exit_mmap(), mmap_lock held for writing.
+ */
+void __mshare_exit_host(struct mm_struct *mm)
+{
+	struct mshare_region *region = mm->mshare_region;
+	unsigned long addr, end = region->start + region->size;
+	struct mmu_gather gather, *tlb = &gather;
+
+	tlb_gather_mmu_fullmm(tlb, mm);
+	for (addr = region->start; addr != end; addr += MSHARE_GRANULE) {
+		pgd_t *pgd = pgd_offset(mm, addr);
+		pud_t *pud;
+		p4d_t *p4d;
+
+		/* The tables of a region whose creation failed may lack some. */
+		if (pgd_none(*pgd))
+			continue;
+		p4d = p4d_offset(pgd, addr);
+		if (!p4d_none(*p4d)) {
+			pud = p4d_pgtable(*p4d);
+			p4d_clear(p4d);
+			pud_free_tlb(tlb, pud, addr);
+			mm_dec_nr_puds(mm);
+		}
+		/* With 4 levels this is nothing: the P4D is the PGD. */
+		if (!mm_p4d_folded(mm) &&
+		    (addr + MSHARE_GRANULE == end ||
+		     !((addr + MSHARE_GRANULE) & ~PGDIR_MASK))) {
+			p4d = p4d_offset(pgd, addr & PGDIR_MASK);
+			pgd_clear(pgd);
+			p4d_free_tlb(tlb, p4d, addr);
+		}
+	}
+	tlb_finish_mmu(tlb);
+}
+
+/**
+ * __mshare_mmdrop() - free the region whose host is gone
+ * @mm: the host
+ *
+ * Context: __mmdrop(), nobody knows of @mm any more.
+ */
+void __mshare_mmdrop(struct mm_struct *mm)
+{
+	struct mshare_region *region = mm->mshare_region;
+
+	percpu_ref_exit(&region->users);
+	mem_cgroup_put(region->memcg);
+	kfree(region);
+}
+
+/**
+ * mshare_memcg() - the memory cgroup that pays for a region
+ * @host: the region's host mm
+ *
+ * A cgroup that was removed is represented by its nearest ancestor that was
+ * not.
+ *
+ * Context: any; the region holds the cgroup and that its ancestors.
+ * Return: NULL without memory cgroups.
+ */
+struct mem_cgroup *mshare_memcg(struct mm_struct *host)
+{
+	struct mem_cgroup *memcg = host->mshare_region->memcg;
+
+	while (memcg && !mem_cgroup_online(memcg))
+		memcg = parent_mem_cgroup(memcg);
+	return memcg;
+}
+
+/**
+ * mshare_region_busy() - is anybody attached?
+ * @region: the region
+ */
+bool mshare_region_busy(struct mshare_region *region)
+{
+	return atomic_long_read(&region->nr_attached);
+}
+
+/**
+ * mshare_region_info() - what a region's file says of it
+ * @region: the region
+ * @info: filled in
+ */
+void mshare_region_info(struct mshare_region *region, struct mshare_info *info)
+{
+	*info = (struct mshare_info) {
+		.start		= region->start,
+		.size		= region->size,
+		.nr_attached	= atomic_long_read(&region->nr_attached),
+	};
+}
+
+/**
+ * mshare_region_rss() - resident memory of a region
+ * @region: the region
+ *
+ * Return: pages.
+ */
+unsigned long mshare_region_rss(struct mshare_region *region)
+{
+	return get_mm_rss(region->mm);
+}
+
+/*
+ * Attaching and detaching
+ */
+
+/*
+ * What to add to an address of an attachment to get that in the host: the one
+ * place that knows.
+ */
+static unsigned long mshare_delta(struct mshare_region *region,
+				  unsigned long start, unsigned long pgoff)
+{
+	return region->start + (pgoff << PAGE_SHIFT) - start;
+}
+
+static struct mshare_attachment *mshare_find_region(struct mm_struct *mm,
+						    struct mshare_region *region)
+{
+	struct mshare_attachment *att;
+
+	for_each_mshare_attachment(att, mm)
+		if (att->region == region)
+			return att;
+	return NULL;
+}
+
+static struct mshare_attachment *mshare_find(struct mm_struct *mm,
+					     unsigned long addr)
+{
+	struct mshare_attachment *att;
+
+	for_each_mshare_attachment(att, mm)
+		if (att->start <= addr && addr < att->end)
+			return att;
+	return NULL;
+}
+
+/*
+ * Link the region's tables into an mm. The order matters: nothing is linked
+ * before every CPU that runs the mm, or is going to, takes part in the
+ * flushes of the host; see arch_mshare_publish().
+ *
+ * Called in the making of @vma, which may fail later or not be in the mm's
+ * tree yet: with the mmap_lock of its mm held for writing or, in fork, with
+ * the mm not visible to anyone.
+ */
+static int mshare_splice(struct vm_area_struct *vma,
+			 struct mshare_region *region)
+{
+	struct mm_struct *mm = vma->vm_mm;
+	struct mshare_attachment *att;
+	unsigned long addr;
+
+	/* Of the P4D tables that this makes unmapping @vma frees the unused. */
+	for (addr = vma->vm_start; addr != vma->vm_end; addr += MSHARE_GRANULE)
+		if (!p4d_alloc(mm, pgd_offset(mm, addr), addr))
+			return -ENOMEM;
+
+	att = kmalloc(sizeof(*att), GFP_KERNEL_ACCOUNT);
+	if (!att)
+		return -ENOMEM;
+	att->region = region;
+	att->host = region->mm;
+	att->start = vma->vm_start;
+	att->end = vma->vm_end;
+	att->delta = mshare_delta(region, vma->vm_start, vma->vm_pgoff);
+	att->vm_flags = vma->vm_flags;
+
+	/* Nothing fails from here on. */
+	atomic_long_inc(&region->nr_attached);
+	hlist_add_head_rcu(&att->node, &mm->mshare_attachments);
+	arch_mshare_publish(mm);
+
+	for (addr = att->start; addr != att->end; addr += MSHARE_GRANULE) {
+		pud_t *pud = mshare_pud_table(att->host, addr + att->delta);
+		p4d_t *p4d = p4d_offset(pgd_offset(mm, addr), addr);
+
+		VM_WARN_ON_ONCE(!p4d_none(*p4d));
+		set_p4d(p4d, arch_mshare_p4d(pud, vma->vm_flags));
+	}
+	return 0;
+}
+
+/**
+ * mshare_unmap() - unlink a region's tables from an mm
+ * @vma: the attachment, which is being unmapped
+ *
+ * Idempotent, and does nothing for an attachment whose making failed.
+ *
+ * Context: the mmap_lock of its mm is held for writing or was downgraded, or
+ * the mm has no users. May sleep.
+ */
+void mshare_unmap(struct vm_area_struct *vma)
+{
+	struct mm_struct *mm = vma->vm_mm;
+	struct mshare_attachment *att;
+	unsigned long addr;
+
+	att = mshare_find(mm, vma->vm_start);
+	if (!att)
+		return;
+
+	for (addr = att->start; addr != att->end; addr += MSHARE_GRANULE)
+		p4d_clear(p4d_offset(pgd_offset(mm, addr), addr));
+
+	/*
+	 * The translations below are valid in the host, where nothing happens
+	 * to them: nobody but us will flush them, nor what the CPU, even in
+	 * lazy mode, remembers of the tables. Only when no CPU has any left may
+	 * the mm be taken off those that take part in the host's flushes, and
+	 * the reference to the region, which is the attachment's file, be put.
+	 */
+	flush_tlb_mm(mm);
+
+	hlist_del_rcu(&att->node);
+	atomic_long_dec(&att->region->nr_attached);
+	kfree_rcu(att, rcu);
+}
+
+/**
+ * mshare_fork() - attach a child
+ * @dst_vma: the attachment in the child's mm, in its tree already
+ * @src_vma: the attachment in the parent's mm
+ *
+ * Context: dup_mmap(), both mmap_locks held for writing.
+ * Return: 0 or -ENOMEM, and then unmapping @dst_vma cleans up.
+ */
+int mshare_fork(struct vm_area_struct *dst_vma, struct vm_area_struct *src_vma)
+{
+	return mshare_splice(dst_vma, src_vma->vm_private_data);
+}
+
+/* The core asks before it cuts a VMA in two, whoever wants it. */
+static int mshare_may_split(struct vm_area_struct *vma, unsigned long addr)
+{
+	return -EINVAL;
+}
+
+static vm_fault_t mshare_no_fault(struct vm_fault *vmf)
+{
+	return VM_FAULT_SIGBUS;
+}
+
+static const struct vm_operations_struct mshare_vm_ops = {
+	.may_split	= mshare_may_split,
+	.fault		= mshare_no_fault,
+};
+
+/* May @region be attached to the current mm at @addr? mmap_lock is held. */
+static int mshare_may_attach(struct mshare_region *region, unsigned long addr,
+			     unsigned long len, unsigned long pgoff)
+{
+	struct mm_struct *mm = current->mm;
+
+	/* Parts of a region and other addresses than its own: not yet. */
+	if (addr != region->start || len != region->size || pgoff)
+		return -EOPNOTSUPP;
+	/* The host's invalidations do not reach this mm's notifiers yet. */
+	if (mm_has_notifiers(mm))
+		return -EOPNOTSUPP;
+	return 0;
+}
+
+/* Attachments that are not executable: as the file's mount or the task says. */
+static bool mshare_may_exec(struct file *file)
+{
+	return !path_noexec(&file->f_path) &&
+	       !test_bit(MMF_HAS_MDWE, &current->mm->flags);
+}
+
+#define VM_MSHARE_FLAGS	(VM_MSHARE | VM_SHARED | VM_MAYSHARE |		\
+			 VM_DONTEXPAND | VM_DONTDUMP |			\
+			 VM_READ | VM_MAYREAD | VM_WRITE | VM_MAYWRITE)
+
+/**
+ * mshare_mmap() - make a VMA an attachment: mmap of a region's file
+ * @file: the region's file
+ * @vma: the new VMA
+ *
+ * Context: mmap_lock of the current mm held for writing.
+ * Return: 0 or a negative error.
+ */
+int mshare_mmap(struct file *file, struct vm_area_struct *vma)
+{
+	struct mshare_region *region = msharefs_region(file);
+	vm_flags_t flags = VM_MSHARE_FLAGS;
+	int err;
+
+	if (!(vma->vm_flags & VM_SHARED))
+		return -EINVAL;
+	/* Not yet. */
+	if (!(vma->vm_flags & VM_WRITE))
+		return -EOPNOTSUPP;
+	err = mshare_may_attach(region, vma->vm_start,
+				vma->vm_end - vma->vm_start, vma->vm_pgoff);
+	if (err)
+		return err;
+	if (mshare_find_region(vma->vm_mm, region))
+		return -EBUSY;
+
+	if (mshare_may_exec(file))
+		flags |= VM_EXEC | VM_MAYEXEC;
+
+	vma->vm_ops = &mshare_vm_ops;
+	vma->vm_private_data = region;
+	vma_start_write(vma);
+	vm_flags_reset(vma, flags);
+	return mshare_splice(vma, region);
+}
+
+/**
+ * mshare_region_unmapped_area() - where mmap() of a region's file puts it
+ * @file: the region's file
+ * @addr: hint
+ * @len: length in bytes
+ * @pgoff: offset in pages
+ * @flags: of mmap(2)
+ *
+ * Refuses what mshare_mmap() would refuse, before what is mapped there now is
+ * unmapped for it.
+ */
+unsigned long mshare_region_unmapped_area(struct file *file, unsigned long addr,
+					  unsigned long len,
+					  unsigned long pgoff,
+					  unsigned long flags)
+{
+	struct mshare_region *region = msharefs_region(file);
+	struct mshare_attachment *att;
+	int err;
+
+	if ((flags & MAP_TYPE) != MAP_SHARED &&
+	    (flags & MAP_TYPE) != MAP_SHARED_VALIDATE)
+		return -EINVAL;
+	if (!addr && !(flags & MAP_FIXED))
+		addr = region->start;
+
+	err = mshare_may_attach(region, addr, len, pgoff);
+	if (err)
+		return err;
+
+	if (!(flags & MAP_FIXED)) {
+		if (find_vma_intersection(current->mm, addr, addr + len))
+			return -EBUSY;
+		return addr;
+	}
+
+	/* Attached, and not where it is going to be replaced? */
+	att = mshare_find_region(current->mm, region);
+	if (att && (att->start < addr || att->end > addr + len))
+		return -EBUSY;
+	return addr;
+}
+
+/*
+ * Attach the region of @file to the current process.
+ * Return: 0, -EBUSY if something is in the way, or another negative error.
+ */
+static int mshare_attach(struct file *file, unsigned long addr,
+			 unsigned long len)
+{
+	struct mshare_region *region = msharefs_region(file);
+	struct mm_struct *mm = current->mm;
+	unsigned long prot, ret;
+	vm_flags_t vm_flags;
+	int err;
+
+	prot = PROT_READ | PROT_WRITE;
+	if (mshare_may_exec(file))
+		prot |= PROT_EXEC;
+	vm_flags = calc_vm_prot_bits(prot, 0) | VM_MSHARE_FLAGS;
+	if (prot & PROT_EXEC)
+		vm_flags |= VM_MAYEXEC;
+
+	err = security_mmap_file(file, prot, MAP_SHARED | MAP_FIXED);
+	if (err)
+		return err;
+	err = security_mmap_addr(addr);
+	if (err)
+		return err;
+
+	if (mmap_write_lock_killable(mm))
+		return -EINTR;
+
+	err = mshare_may_attach(region, addr, len, 0);
+	if (err)
+		goto unlock;
+	err = -EBUSY;
+	if (mshare_find_region(mm, region) ||
+	    find_vma_intersection(mm, addr, addr + len))
+		goto unlock;
+	err = -ENOMEM;
+	if (mm->map_count > sysctl_max_map_count)
+		goto unlock;
+
+	/*
+	 * Not do_mmap(): mlockall(MCL_FUTURE) is none of a region's business,
+	 * and nor is a limit on what is locked.
+	 */
+	ret = mmap_region(mm, file, addr, len, vm_flags, 0, NULL);
+	err = IS_ERR_VALUE(ret) ? (int)ret : 0;
+unlock:
+	mmap_write_unlock(mm);
+	return err;
+}
+
+/*
+ * Detach the current process from a region.
+ * Return: 1 if it was attached, 0 if not, or a negative error.
+ */
+static int mshare_detach(struct mshare_region *region)
+{
+	struct mm_struct *mm = current->mm;
+	struct mshare_attachment *att;
+	int ret = 0;
+
+	if (mmap_write_lock_killable(mm))
+		return -EINTR;
+	att = mshare_find_region(mm, region);
+	if (att) {
+		ret = do_munmap(mm, att->start, att->end - att->start, NULL);
+		if (!ret)
+			ret = 1;
+	}
+	mmap_write_unlock(mm);
+	return ret;
+}
+
+/*
+ * The two system calls
+ */
+
+struct mshare_args {
+	unsigned long addr;
+	unsigned long len;
+	bool readonly;
+};
+
+/* A range that a region, or a part of one, can be in. */
+static bool mshare_range_ok(unsigned long addr, unsigned long len)
+{
+	return addr && len && IS_ALIGNED(addr | len, MSHARE_GRANULE) &&
+	       len <= TASK_SIZE && addr <= TASK_SIZE - len;
+}
+
+static struct mshare_region *mshare_make_region(void *arg)
+{
+	const struct mshare_args *args = arg;
+
+	/* Read-only attachments and adoption of what is mapped: not yet. */
+	if (args->readonly)
+		return ERR_PTR(-EOPNOTSUPP);
+	if (mmap_read_lock_killable(current->mm))
+		return ERR_PTR(-EINTR);
+	if (find_vma_intersection(current->mm, args->addr,
+				  args->addr + args->len)) {
+		mmap_read_unlock(current->mm);
+		return ERR_PTR(-EOPNOTSUPP);
+	}
+	mmap_read_unlock(current->mm);
+
+	return mshare_region_create(args->addr, args->len);
+}
+
+static int mshare_attach_new(struct file *file, void *arg)
+{
+	const struct mshare_args *args = arg;
+	int err = mshare_attach(file, args->addr, args->len);
+
+	/* Mapped since mshare_make_region() looked: as if it had been before. */
+	return err == -EBUSY ? -EOPNOTSUPP : err;
+}
+
+static int mshare_attach_existing(struct file *file, void *arg)
+{
+	struct mshare_region *region = msharefs_region(file);
+	struct mshare_args args = *(struct mshare_args *)arg;
+
+	if (!args.addr && !args.len) {
+		args.addr = region->start;
+		args.len = region->size;
+	}
+	/*
+	 * A part of it at its address, or all of it elsewhere, and nothing
+	 * else.
+	 */
+	if (args.len > region->size ||
+	    (args.len != region->size &&
+	     (args.addr < region->start ||
+	      args.addr - region->start > region->size - args.len)))
+		return -EINVAL;
+	/* The region's own may be out of an x32 process's reach. */
+	if (!mshare_range_ok(args.addr, args.len))
+		return -EINVAL;
+	/* Not yet. */
+	if (args.readonly)
+		return -EOPNOTSUPP;
+
+	return mshare_attach(file, args.addr, args.len);
+}
+
+/**
+ * sys_mshare - create a region of address space to be shared, or attach one
+ * @name: in /sys/fs/mshare, or a path if it starts with '/'
+ * @addr: first address, a multiple of the granule; 0 with a @len of 0 to
+ *        attach an existing region where it belongs
+ * @len: length in bytes, a multiple of the granule
+ * @oflag: O_RDWR, with O_CREAT and O_EXCL as for open(2)
+ * @mode: permissions of a new region
+ *
+ * See Documentation/filesystems/msharefs.rst.
+ */
+SYSCALL_DEFINE5(mshare, const char __user *, name, unsigned long, addr,
+		size_t, len, int, oflag, umode_t, mode)
+{
+	struct mshare_args args = { .addr = addr, .len = len };
+	bool own = !addr && !len;
+	int acc = oflag & O_ACCMODE;
+
+	if (oflag & ~(O_ACCMODE | O_CREAT | O_EXCL))
+		return -EINVAL;
+	if (acc != O_RDONLY && acc != O_RDWR)
+		return -EINVAL;
+	args.readonly = acc == O_RDONLY;
+	if (!own && !mshare_range_ok(addr, len))
+		return -EINVAL;
+
+	return msharefs_open(name, oflag, mode,
+			     own ? NULL : mshare_make_region,
+			     mshare_attach_new, mshare_attach_existing, &args);
+}
+
+/**
+ * sys_mshare_unlink - end the caller's access to a region
+ * @name: as for mshare()
+ *
+ * See Documentation/filesystems/msharefs.rst.
+ */
+SYSCALL_DEFINE1(mshare_unlink, const char __user *, name)
+{
+	return msharefs_unlink(name, mshare_detach);
+}
+
+/*
+ * Faults and calls in a region
+ */
+
+/* How a range of addresses lies to the attachments of an mm. */
+enum mshare_relation {
+	MSHARE_NONE,		/* touches none */
+	MSHARE_INSIDE,		/* is a part of one, but not all of it */
+	MSHARE_WHOLE,		/* is exactly one */
+	MSHARE_COVERS,		/* one or more and what is beside them */
+	MSHARE_CUTS,		/* crosses an edge of one */
+};
+
+/*
+ * The one place that decides whether a range is inside, outside, over or
+ * across an attachment. RCU read side, or the list is otherwise stable. With
+ * MSHARE_INSIDE and MSHARE_WHOLE, @attp is the one.
+ */
+static enum mshare_relation mshare_relate(struct mm_struct *mm,
+					  unsigned long start,
+					  unsigned long end,
+					  struct mshare_attachment **attp)
+{
+	enum mshare_relation relation = MSHARE_NONE;
+	struct mshare_attachment *att;
+
+	for_each_mshare_attachment(att, mm) {
+		if (att->end <= start || end <= att->start)
+			continue;
+		if (att->start <= start && end <= att->end) {
+			*attp = att;
+			return att->start == start && end == att->end ?
+				MSHARE_WHOLE : MSHARE_INSIDE;
+		}
+		if (att->start < start || end < att->end)
+			return MSHARE_CUTS;
+		relation = MSHARE_COVERS;
+	}
+	return relation;
+}
+
+/* A range that no call will accept is nobody's. */
+static bool mshare_no_range(unsigned long start, unsigned long len)
+{
+	return !len || offset_in_page(start) || PAGE_ALIGN(len) < len ||
+	       start + PAGE_ALIGN(len) < start;
+}
+
+bool __mshare_overlaps(struct mm_struct *mm, unsigned long start,
+		       unsigned long end)
+{
+	struct mshare_attachment *att;
+	bool ret;
+
+	rcu_read_lock();
+	ret = mshare_relate(mm, start, end, &att) != MSHARE_NONE;
+	rcu_read_unlock();
+	return ret;
+}
+
+/* See vms_gather_munmap_vmas() */
+bool __mshare_cuts(struct mm_struct *mm, unsigned long start,
+		   unsigned long end)
+{
+	enum mshare_relation relation;
+	struct mshare_attachment *att;
+
+	rcu_read_lock();
+	relation = mshare_relate(mm, start, end, &att);
+	rcu_read_unlock();
+	return relation == MSHARE_INSIDE || relation == MSHARE_CUTS;
+}
+
+int __mshare_refuse(struct mm_struct *mm, unsigned long start,
+		    unsigned long len)
+{
+	enum mshare_relation relation;
+	struct mshare_attachment *att;
+
+	if (!len || PAGE_ALIGN(len) < len || start + PAGE_ALIGN(len) < start)
+		return 0;
+
+	rcu_read_lock();
+	relation = mshare_relate(mm, start & PAGE_MASK,
+				 start + PAGE_ALIGN(len), &att);
+	rcu_read_unlock();
+	switch (relation) {
+	case MSHARE_NONE:
+		return 0;
+	case MSHARE_INSIDE:
+	case MSHARE_WHOLE:
+		return -EOPNOTSUPP;
+	default:
+		return -EINVAL;
+	}
+}
+
+unsigned long __mshare_pages(struct mm_struct *mm)
+{
+	struct mshare_attachment *att;
+	unsigned long nr = 0;
+
+	for_each_mshare_attachment(att, mm)
+		nr += (att->end - att->start) >> PAGE_SHIFT;
+	return nr;
+}
+
+/*
+ * Start to work on the host. Under RCU, or whatever else keeps @att.
+ * Return: false if the region is dead: @att was detached this moment.
+ */
+static bool mshare_begin(struct mshare_call *call,
+			 const struct mshare_attachment *att)
+{
+	if (!percpu_ref_tryget(&att->region->users))
+		return false;
+
+	call->region = att->region;
+	call->mm = att->host;
+	call->delta = att->delta;
+	call->vm_flags = att->vm_flags;
+	call->old_memcg = set_active_memcg(mshare_memcg(att->host));
+	return true;
+}
+
+static void mshare_end(struct mshare_call *call, bool throttle)
+{
+	struct mem_cgroup *memcg = NULL;
+
+	/*
+	 * If what was charged made the group exceed its high limit then it is
+	 * this task that reclaims, and it may be made to wait: not with the
+	 * region in hand, without which only we hold the group.
+	 */
+	if (unlikely(throttle && mem_cgroup_is_over_high())) {
+		memcg = mshare_memcg(call->mm);
+		if (!mem_cgroup_tryget(memcg))
+			memcg = NULL;
+	}
+	if (likely(!memcg))
+		set_active_memcg(call->old_memcg);
+
+	percpu_ref_put(&call->region->users);
+	call->region = NULL;
+
+	if (unlikely(memcg)) {
+		mem_cgroup_handle_over_high(GFP_KERNEL);
+		set_active_memcg(call->old_memcg);
+		mem_cgroup_put(memcg);
+	}
+}
+
+/**
+ * __mshare_enter() - find out whom a system call's range belongs to
+ * @call: made by MSHARE_CALL() for current->mm
+ * @start: first address in bytes
+ * @len: length in bytes
+ * @over: whom a range belongs to that is exactly an attachment
+ *
+ * If the range is inside an attached region then @call is made to work on the
+ * region's host, as which the caller goes on, with @call->delta added to the
+ * addresses, and finishes with mshare_leave().
+ *
+ * Context: task context; no mmap_lock held.
+ * Return: 0, or -EINVAL if the range crosses an edge of an attachment.
+ */
+int __mshare_enter(struct mshare_call *call, unsigned long start,
+		   unsigned long len, enum mshare_over over)
+{
+	enum mshare_relation relation;
+	struct mshare_attachment *att;
+	int ret = 0;
+
+	if (mshare_no_range(start, len))
+		return 0;
+
+	rcu_read_lock();
+	relation = mshare_relate(call->mm, start, start + PAGE_ALIGN(len), &att);
+	switch (relation) {
+	case MSHARE_NONE:
+		break;
+	case MSHARE_WHOLE:
+		if (over == MSHARE_OVER_IS_OUTSIDE)
+			break;
+		fallthrough;
+	case MSHARE_INSIDE:
+		/* If that fails then there is nothing left to act on. */
+		mshare_begin(call, att);
+		break;
+	case MSHARE_COVERS:
+		if (over == MSHARE_OVER_IS_OUTSIDE)
+			break;
+		fallthrough;
+	case MSHARE_CUTS:
+		ret = -EINVAL;
+		break;
+	}
+	rcu_read_unlock();
+	return ret;
+}
+
+/*
+ * What can be mapped in a region: ordinary memory, of which every page has a
+ * struct page that stays what it is. An allow list, since VM_PFNMAP and the
+ * like show only after ->mmap, when what was mapped there is gone; and by the
+ * file system, since sysfs and procfs have regular files that are devices.
+ */
+static int mshare_may_map(struct file *file, unsigned long flags)
+{
+	struct inode *inode;
+
+	if (flags & MAP_GROWSDOWN)
+		return -EINVAL;
+	/* Not yet. */
+	if (flags & (MAP_HUGETLB | MAP_LOCKED))
+		return -EOPNOTSUPP;
+	if (!file || shmem_file(file))
+		return 0;
+	if (is_file_hugepages(file))
+		return -EOPNOTSUPP;
+
+	inode = file_inode(file);
+	/* /dev/zero, which is anonymous memory by another name. */
+	if (S_ISCHR(inode->i_mode) && inode->i_rdev == MKDEV(MEM_MAJOR, 5))
+		return 0;
+
+	/* overlayfs maps the file below */
+	inode = d_real_inode(file_dentry(file));
+	if (!S_ISREG(inode->i_mode))
+		return -EINVAL;
+	if (IS_DAX(inode))
+		return -EOPNOTSUPP;
+	if (shmem_mapping(inode->i_mapping))
+		return 0;
+	/* Page cache of something, be it a disk or a server. */
+	if (inode_to_bdi(inode) == &noop_backing_dev_info)
+		return -EINVAL;
+	return 0;
+}
+
+/**
+ * __mshare_enter_mmap() - as mshare_enter(), for mmap(2)
+ * @call: made by MSHARE_CALL() for current->mm
+ * @file: what is to be mapped, or NULL
+ * @addr: address or hint
+ * @len: length in bytes
+ * @flags: of mmap(2)
+ *
+ * Without MAP_FIXED, the hint decides alone: with one inside a region the
+ * mapping goes there, if there is room.
+ *
+ * Context: task context; no mmap_lock held.
+ * Return: 0, or -EINVAL if the range crosses an edge of an attachment or what
+ * is to be mapped cannot be shared, or -EOPNOTSUPP if it can't yet.
+ */
+int __mshare_enter_mmap(struct mshare_call *call, struct file *file,
+			unsigned long addr, unsigned long len,
+			unsigned long flags)
+{
+	int err;
+
+	if (flags & (MAP_FIXED | MAP_FIXED_NOREPLACE)) {
+		err = __mshare_enter(call, addr, len, MSHARE_OVER_IS_OUTSIDE);
+	} else if (flags & MAP_32BIT) {
+		/* There are no regions down there. */
+		return 0;
+	} else {
+		err = __mshare_enter(call, addr & PAGE_MASK, PAGE_SIZE,
+				     MSHARE_OVER_IS_OUTSIDE);
+	}
+	if (err || !call->region)
+		return err;
+
+	err = mshare_may_map(file, flags);
+	if (err)
+		mshare_end(call, false);
+	return err;
+}
+
+/**
+ * __mshare_leave() - the call on the host is done
+ * @call: as it came from mshare_enter()
+ *
+ * Context: no lock of the host held. May sleep.
+ */
+void __mshare_leave(struct mshare_call *call)
+{
+	mshare_end(call, true);
+}
+
+/* First free range of @len bytes at an address that is @offset modulo @align */
+static unsigned long mshare_find_room(struct mm_struct *host, unsigned long len,
+				      unsigned long align, unsigned long offset)
+{
+	unsigned long start = host->mshare_region->start;
+	unsigned long size = host->mshare_region->size;
+	MA_STATE(mas, &host->mm_mt, 0, 0);
+
+	/* Whatever the gap's start is, this much holds an aligned range. */
+	len += align - PAGE_SIZE;
+	if (len > size || mas_empty_area(&mas, start, start + size - 1, len))
+		return -ENOMEM;
+	return mas.index + ((offset - mas.index) & (align - 1));
+}
+
+/**
+ * __mshare_get_unmapped_area() - find room in a region
+ * @host: the region's host
+ * @file: what is to be mapped, or NULL
+ * @hint: address in the host, in the region
+ * @len: length in bytes
+ * @pgoff: offset in the file in pages
+ *
+ * Context: mmap_lock of @host held for writing.
+ * Return: the hint, if the range is free, or another address in the region, or
+ * -ENOMEM. Huge pages are possible where they are elsewhere.
+ */
+unsigned long __mshare_get_unmapped_area(struct mm_struct *host,
+					 struct file *file, unsigned long hint,
+					 unsigned long len, unsigned long pgoff)
+{
+	unsigned long end = host->mshare_region->start +
+			    host->mshare_region->size;
+	unsigned long addr = -ENOMEM;
+
+	hint &= PAGE_MASK;
+	len = PAGE_ALIGN(len);
+	if (!len || len > host->mshare_region->size)
+		return -ENOMEM;
+	if (hint <= end - len && !find_vma_intersection(host, hint, hint + len))
+		return hint;
+
+	if (IS_ENABLED(CONFIG_TRANSPARENT_HUGEPAGE) && len >= PMD_SIZE)
+		addr = mshare_find_room(host, len, PMD_SIZE, file ?
+					(pgoff << PAGE_SHIFT) & ~PMD_MASK : 0);
+	if (IS_ERR_VALUE(addr))
+		addr = mshare_find_room(host, len, PAGE_SIZE, 0);
+	return addr;
+}
+
+/**
+ * __mshare_fault_enter() - is a fault one in an attached region?
+ * @call: made by MSHARE_CALL() for current->mm
+ * @address: where
+ *
+ * If so, the caller goes on in @call->mm, with @call->delta added to the
+ * address, and finishes with mshare_fault_leave().
+ *
+ * The list of attachments says the same as the VMA would, which is in the tree
+ * for a part of the time that the attachment is on the list, when nothing else
+ * can be mapped there; but it can be asked without a lock.
+ *
+ * Context: task context; no lock held that a fault may not be taken with.
+ */
+bool __mshare_fault_enter(struct mshare_call *call, unsigned long address)
+{
+	struct mshare_attachment *att;
+	bool ret;
+
+	rcu_read_lock();
+	att = mshare_find(call->mm, address);
+	ret = att && mshare_begin(call, att);
+	rcu_read_unlock();
+	return ret;
+}
+
+/**
+ * mshare_fault_leave() - the fault in the host is done
+ * @call: as it came from mshare_fault_enter()
+ * @address: the address in the current mm
+ * @flags: FAULT_FLAG_*
+ * @fault: how it went
+ *
+ * Context: no lock held. May sleep.
+ * Return: false if it failed in a region that is not attached there any more.
+ */
+bool mshare_fault_leave(struct mshare_call *call, unsigned long address,
+			unsigned int flags, vm_fault_t fault)
+{
+	struct mshare_attachment *att;
+	bool stands = true;
+
+	if (unlikely(fault & VM_FAULT_ERROR)) {
+		rcu_read_lock();
+		att = mshare_find(current->mm, address);
+		stands = att && att->region == call->region &&
+			 att->delta == call->delta;
+		rcu_read_unlock();
+	}
+	/* In the middle of a system call is no place to be made to wait. */
+	mshare_end(call, flags & FAULT_FLAG_USER);
+	return stands;
+}
+
+/**
+ * mshare_oom() - is it of no use to retry a fault that got VM_FAULT_OOM?
+ * @call: as it came from mshare_fault_enter()
+ *
+ * Context: after a user fault; no lock held.
+ *
+ * The OOM killer has found nobody to kill in the region's memory cgroup, to
+ * which none of the attached processes need belong. As long as the group is at
+ * its limit the fault will fail again.
+ */
+bool mshare_oom(struct mshare_call *call)
+{
+	/* With cgroup v1 userspace may want to see to it, and we to wait. */
+	return !fatal_signal_pending(current) && !task_in_memcg_oom(current) &&
+	       mem_cgroup_at_limit(mshare_memcg(call->mm));
+}

@@ -1,0 +1,764 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Everything else in the kernel that looks into processes: it must leave an
+ * attachment alone, or refuse, and the region must be as it was.
+ *
+ * Whatever takes pages through page tables is refused until the issue that
+ * makes it follow into regions.
+ */
+#include <linux/futex.h>
+#include <linux/membarrier.h>
+#include <sys/ioctl.h>
+#include <sys/ptrace.h>
+#include <sys/uio.h>
+#include <ucontext.h>
+#include "mshare_env.h"
+
+#ifndef SYS_process_mrelease
+#define SYS_process_mrelease	448
+#endif
+#ifndef PR_SET_MEMORY_MERGE
+#define PR_SET_MEMORY_MERGE	67
+#endif
+#ifndef PAGEMAP_SCAN
+struct page_region {
+	__u64 start, end, categories;
+};
+
+struct pm_scan_arg {
+	__u64 size, flags, start, end, walk_end, vec, vec_len, max_pages;
+	__u64 category_inverted, category_mask, category_anyof_mask, return_mask;
+};
+#define PAGEMAP_SCAN		_IOWR('f', 16, struct pm_scan_arg)
+#define PAGE_IS_PRESENT		(1 << 3)
+#define PAGE_IS_SWAPPED		(1 << 4)
+#endif
+
+#define RW	(PROT_READ | PROT_WRITE)
+#define N	256UL		/* pages of content */
+
+FIXTURE(hooks)
+{
+	const char *name;
+	void *addr, *p;
+	size_t len;
+	struct peer a, b, out;	/* out is not attached */
+	struct zram zram;
+};
+
+static int byte_of(size_t i)
+{
+	return (i * 13 + 5) & 0xff;
+}
+
+FIXTURE_SETUP(hooks)
+{
+	size_t i;
+
+	self->name = new_name();
+	self->addr = slot(0);
+	self->len = granule();
+	self->p = at(self->addr, GB);
+	self->zram.id = -1;
+	ASSERT_EQ(0, peer_start(&self->a));
+	ASSERT_EQ(0, peer_start(&self->b));
+	ASSERT_EQ(0, peer_start(&self->out));
+	ASSERT_OK(create(self->name, self->addr, self->len));
+	ASSERT_OK(peer_attach(&self->a, self->name));
+	ASSERT_OK(peer_attach(&self->b, self->name));
+	ASSERT_OK(map_anon(self->p, N * page(), MAP_PRIVATE));
+	for (i = 0; i < N; i++) {
+		ASSERT_EQ(0, try_write(at(self->p, i * page()), byte_of(i)));
+	}
+}
+
+FIXTURE_TEARDOWN(hooks)
+{
+	peer_stop(&self->a);
+	peer_stop(&self->b);
+	peer_stop(&self->out);
+	munmap(self->addr, self->len);
+	remove_names();
+	zram_end(&self->zram);
+}
+
+static long do_wrong(const struct request *rq)
+{
+	long bad = 0;
+	size_t i;
+
+	for (i = 0; i < N; i++)
+		if (try_read((void *)(rq->a[0] + i * page())) != byte_of(i))
+			bad++;
+	return bad;
+}
+
+/* All three processes see what was written at first, and can write. */
+#define EXPECT_INTACT() do {						\
+	struct request _rq = { .a = { L(self->p) } };			\
+									\
+	EXPECT_EQ(0, do_wrong(&_rq));					\
+	EXPECT_EQ(0, PEER(&self->a, do_wrong, NULL, L(self->p)));	\
+	EXPECT_EQ(0, PEER(&self->b, do_wrong, NULL, L(self->p)));	\
+	EXPECT_EQ(0, try_write(self->p, byte_of(0)));			\
+	EXPECT_EQ(1, nr_mapped(self->addr, self->len));			\
+} while (0)
+
+TEST_F(hooks, process_vm_readv_and_writev_of_a_region_are_refused)
+{
+	char buf[64] = { 0 };
+	struct iovec local = { buf, sizeof(buf) };
+	struct iovec remote = { self->p, sizeof(buf) };
+	struct iovec both[2] = { { buf, 8 }, { self->p, 8 } };
+
+	EXPECT_ERR(EFAULT, process_vm_readv(self->a.pid, &local, 1, &remote, 1, 0));
+	EXPECT_EQ(0, buf[0]);
+	EXPECT_ERR(EFAULT, process_vm_writev(self->a.pid, &local, 1, &remote, 1, 0));
+	EXPECT_ERR(EFAULT, process_vm_readv(getpid(), &local, 1, &remote, 1, 0));
+	/* What lies before is transferred. */
+	EXPECT_EQ(8, process_vm_readv(self->a.pid, &local, 1, both, 2, 0));
+	EXPECT_INTACT();
+	/* Memory of the region as the local side is an access like any. */
+	remote.iov_base = buf;
+	local.iov_base = at(self->p, page() + 64);
+	buf[0] = 99;
+	EXPECT_EQ((ssize_t)sizeof(buf),
+		  process_vm_readv(getpid(), &local, 1, &remote, 1, 0));
+	EXPECT_EQ(99, peer_read(&self->b, at(self->p, page() + 64)));
+}
+
+TEST_F(hooks, direct_io_on_a_region_is_refused)
+{
+	const char *why = zram_new(&self->zram, 16 * MB);
+	char *own;
+	int fd;
+
+	if (why)
+		SKIP(return, "%s", why);
+	fd = open(self->zram.dev, O_RDWR | O_DIRECT | O_CLOEXEC);
+	ASSERT_LE(0, fd);
+	own = mmap(NULL, page(), RW, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	own[0] = 1;
+	ASSERT_EQ((ssize_t)page(), pwrite(fd, own, page(), 0));
+	EXPECT_ERR(EFAULT, pread(fd, self->p, page(), 0));
+	EXPECT_ERR(EFAULT, pread(fd, at(self->p, page()), 4 * page(), 0));
+	EXPECT_ERR(EFAULT, pwrite(fd, self->p, page(), 0));
+	/* Where nothing was touched, and where nothing is mapped. */
+	ASSERT_OK(map_anon(at(self->addr, 3 * GB), page(), MAP_SHARED));
+	EXPECT_ERR(EFAULT, pread(fd, at(self->addr, 3 * GB), page(), 0));
+	EXPECT_ERR(EFAULT, pread(fd, at(self->addr, 5 * GB), page(), 0));
+	EXPECT_INTACT();
+	ASSERT_EQ((ssize_t)page(), pread(fd, own, page(), 0));
+	EXPECT_EQ(1, own[0]);
+	close(fd);
+}
+
+TEST_F(hooks, buffered_io_on_a_region_works)
+{
+	char path[64];
+	int fd;
+
+	snprintf(path, sizeof(path), "/tmp/mshare-hooks-%d", getpid());
+	fd = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600);
+	ASSERT_LE(0, fd);
+	unlink(path);
+	EXPECT_EQ((ssize_t)(N * page()), pwrite(fd, self->p, N * page(), 0));
+	ASSERT_OK(map_anon(at(self->addr, 3 * GB), N * page(), MAP_SHARED));
+	EXPECT_EQ((ssize_t)(N * page()),
+		  pread(fd, at(self->addr, 3 * GB), N * page(), 0));
+	EXPECT_EQ(0, memcmp(self->p, at(self->addr, 3 * GB), N * page()));
+	EXPECT_EQ(0, PEER(&self->b, do_wrong, NULL, L(at(self->addr, 3 * GB))));
+	close(fd);
+}
+
+TEST_F(hooks, vmsplice_of_a_region_is_refused)
+{
+	struct iovec iov = { self->p, page() };
+	int fds[2];
+
+	ASSERT_OK(pipe(fds));
+	EXPECT_ERR(EFAULT, vmsplice(fds[1], &iov, 1, 0));
+	EXPECT_ERR(EFAULT, vmsplice(fds[1], &iov, 1, SPLICE_F_GIFT));
+	EXPECT_INTACT();
+}
+
+TEST_F(hooks, proc_mem_of_a_region_is_refused)
+{
+	char path[64], buf[16] = { 0 };
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d/mem", self->a.pid);
+	fd = open(path, O_RDWR);
+	ASSERT_LE(0, fd);
+	EXPECT_ERR2(EIO, EFAULT, pread(fd, buf, sizeof(buf), (off_t)self->p));
+	EXPECT_EQ(0, buf[0]);
+	EXPECT_ERR2(EIO, EFAULT, pwrite(fd, buf, sizeof(buf), (off_t)self->p));
+	/* And memory beside it is not. */
+	EXPECT_EQ(16, pread(fd, buf, 16, (off_t)buf));
+	close(fd);
+	EXPECT_INTACT();
+}
+
+TEST_F(hooks, ptrace_of_a_region_is_refused)
+{
+	int status;
+	long r;
+
+	ASSERT_OK(ptrace(PTRACE_SEIZE, self->a.pid, NULL, NULL));
+	ASSERT_OK(ptrace(PTRACE_INTERRUPT, self->a.pid, NULL, NULL));
+	ASSERT_EQ(self->a.pid, waitpid(self->a.pid, &status, 0));
+	errno = 0;
+	r = ptrace(PTRACE_PEEKDATA, self->a.pid, self->p, NULL);
+	EXPECT_TRUE(r == -1 && (errno == EIO || errno == EFAULT));
+	EXPECT_ERR2(EIO, EFAULT, ptrace(PTRACE_POKEDATA, self->a.pid, self->p, NULL));
+	ASSERT_OK(ptrace(PTRACE_DETACH, self->a.pid, NULL, NULL));
+	EXPECT_INTACT();
+}
+
+static long futex(void *p, int op, int val, const struct timespec *ts)
+{
+	return syscall(SYS_futex, p, op, val, ts, NULL, 0);
+}
+
+TEST_F(hooks, futexes_in_anonymous_region_memory_are_refused_for_now)
+{
+	struct timespec ts = { 0, 1000000 };
+	int *f = at(self->p, 512);
+	void *shared = at(self->addr, 3 * GB);
+
+	EXPECT_ERR(EFAULT, futex(f, FUTEX_WAIT, 0, &ts));
+	EXPECT_ERR(EFAULT, futex(f, FUTEX_WAKE, 1, NULL));
+	/* Not touched yet. */
+	ASSERT_OK(map_anon(shared, page(), MAP_PRIVATE));
+	EXPECT_ERR(EFAULT, futex(shared, FUTEX_WAIT, 0, &ts));
+	/* Nothing mapped. */
+	EXPECT_ERR(EFAULT, futex(at(self->addr, 5 * GB), FUTEX_WAIT, 0, &ts));
+	/* A private futex is an address and a value, and needs no page. */
+	EXPECT_ERR(EAGAIN, futex(f, FUTEX_WAIT | FUTEX_PRIVATE_FLAG, 1, &ts));
+	EXPECT_ERR(ETIMEDOUT, futex(f, FUTEX_WAIT | FUTEX_PRIVATE_FLAG, 0, &ts));
+	EXPECT_INTACT();
+}
+
+TEST_F(hooks, io_uring_buffers_in_a_region_are_refused)
+{
+	unsigned char params[120] = { 0 };
+	struct iovec iov = { self->p, page() };
+	int fd = syscall(425, 4, params);
+
+	if (fd < 0)
+		SKIP(return, "no io_uring");
+	EXPECT_ERR2(EFAULT, EOPNOTSUPP, syscall(427, fd, 0, &iov, 1));
+	iov.iov_base = at(self->p, (N - 1) * page());
+	iov.iov_len = 2 * page();
+	EXPECT_ERR2(EFAULT, EOPNOTSUPP, syscall(427, fd, 0, &iov, 1));
+	close(fd);
+	EXPECT_INTACT();
+}
+
+/* The line of /proc/PID/maps that begins at @addr. */
+static bool maps_line(pid_t pid, void *addr, char *line, size_t size, int *count)
+{
+	char path[64], buf[PATH_MAX];
+	unsigned long s, e;
+	bool found = false;
+	FILE *f;
+
+	*count = 0;
+	snprintf(path, sizeof(path), "/proc/%d/maps", pid);
+	f = fopen(path, "re");
+	while (f && fgets(buf, sizeof(buf), f)) {
+		if (sscanf(buf, "%lx-%lx", &s, &e) != 2)
+			continue;
+		if (s == (unsigned long)addr) {
+			snprintf(line, size, "%s", buf);
+			found = true;
+		}
+		if (s < (unsigned long)addr + granule() && e > (unsigned long)addr)
+			(*count)++;
+	}
+	if (f)
+		fclose(f);
+	return found;
+}
+
+TEST_F(hooks, maps_shows_one_line_with_the_regions_path)
+{
+	char line[PATH_MAX], want[PATH_MAX];
+	unsigned long s, e;
+	char perms[8];
+	int count;
+
+	ASSERT_TRUE(maps_line(self->a.pid, self->addr, line, sizeof(line), &count));
+	EXPECT_EQ(1, count);
+	ASSERT_EQ(3, sscanf(line, "%lx-%lx %7s", &s, &e, perms));
+	EXPECT_EQ(self->len, e - s);
+	EXPECT_EQ('r', perms[0]);
+	EXPECT_EQ('w', perms[1]);
+	EXPECT_EQ('s', perms[3]);
+	snprintf(want, sizeof(want), MSHAREFS "/%s\n", self->name);
+	EXPECT_NE(NULL, strstr(line, want)) {
+		TH_LOG("%s", line);
+	}
+	ASSERT_OK(unlink(path_of(self->name)));
+	ASSERT_TRUE(maps_line(self->a.pid, self->addr, line, sizeof(line), &count));
+	EXPECT_EQ(1, count);
+	EXPECT_NE(NULL, strstr(line, self->name));
+	EXPECT_NE(NULL, strstr(line, "(deleted)"));
+}
+
+TEST_F_TIMEOUT(hooks, proc_files_can_be_read, SHORT_TIMEOUT)
+{
+	static const char * const files[] = {
+		"smaps", "smaps_rollup", "numa_maps", "status", "statm", "stat",
+		"maps", "oom_score",
+	};
+	char path[64], *buf = malloc(MB), link[PATH_MAX];
+	ssize_t n;
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(files); i++) {
+		snprintf(path, sizeof(path), "/proc/%d/%s", self->a.pid, files[i]);
+		if (access(path, F_OK)) {
+			TH_LOG("no %s here", path);
+			continue;
+		}
+		EXPECT_LT(0, read_file(path, buf, MB)) {
+			TH_LOG("%s: %s", path, strerror(errno));
+		}
+		if (!strcmp(files[i], "smaps")) {
+			EXPECT_NE(NULL, strstr(buf, self->name));
+		}
+	}
+	/* The region is not the process's own. */
+	snprintf(path, sizeof(path), "/proc/%d/status", self->a.pid);
+	EXPECT_GT(1000, read_key(path, "RssAnon"));
+	snprintf(path, sizeof(path), "/proc/%d/map_files/%lx-%lx", self->a.pid,
+		 L(self->addr), L(self->addr) + self->len);
+	n = readlink(path, link, sizeof(link) - 1);
+	if (n > 0) {
+		link[n] = 0;
+		EXPECT_STREQ(path_of(self->name), link);
+	}
+	EXPECT_INTACT();
+	free(buf);
+}
+
+TEST_F(hooks, pagemap_and_its_scan_do_not_fail)
+{
+	struct page_region vec[8];
+	struct pm_scan_arg arg = {
+		.size = sizeof(arg),
+		.start = (unsigned long)self->p,
+		.end = (unsigned long)self->p + N * page(),
+		.vec = (unsigned long)vec,
+		.vec_len = ARRAY_SIZE(vec),
+		.category_anyof_mask = PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
+		.return_mask = PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
+	};
+	__u64 entries[16];
+	char path[64];
+	int fd, r;
+
+	snprintf(path, sizeof(path), "/proc/%d/pagemap", self->a.pid);
+	fd = open(path, O_RDONLY);
+	if (fd < 0)
+		SKIP(return, "no pagemap");
+	EXPECT_EQ((ssize_t)sizeof(entries),
+		  pread(fd, entries, sizeof(entries), L(self->p) / page() * 8));
+	r = ioctl(fd, PAGEMAP_SCAN, &arg);
+	if (r < 0)
+		TH_LOG("PAGEMAP_SCAN: %s", strerror(errno));
+	/* The whole attachment and what is around it. */
+	arg.start = (unsigned long)self->addr - page();
+	arg.end = (unsigned long)self->addr + self->len + page();
+	r = ioctl(fd, PAGEMAP_SCAN, &arg);
+	if (r < 0)
+		TH_LOG("PAGEMAP_SCAN: %s", strerror(errno));
+	close(fd);
+	EXPECT_INTACT();
+}
+
+TEST_F(hooks, clear_refs_leaves_regions_alone)
+{
+	char path[64], what[2] = "1";
+	int i;
+
+	snprintf(path, sizeof(path), "/proc/%d/clear_refs", self->a.pid);
+	if (access(path, F_OK))
+		SKIP(return, "no clear_refs");
+	for (i = 1; i <= 5; i++) {
+		what[0] = '0' + i;
+		/* 4 needs soft-dirty. */
+		if (write_file(path, what) && i != 4) {
+			EXPECT_EQ(0, errno);
+		}
+		EXPECT_INTACT();
+	}
+}
+
+/* Identical pages, inside and outside, in processes that want all merged. */
+TEST_F_TIMEOUT(hooks, ksm_leaves_the_contents_alone, SHORT_TIMEOUT)
+{
+	struct setting run, scan, ms;
+	struct peer child;
+	char *own;
+	int i;
+
+	if (setting_save(&run, "/sys/kernel/mm/ksm/run"))
+		SKIP(return, "no KSM");
+	if (prctl(PR_SET_MEMORY_MERGE, 1, 0, 0, 0))
+		TH_LOG("PR_SET_MEMORY_MERGE: %s", strerror(errno));
+	ASSERT_EQ(0, peer_start(&child));
+	setting_set(&scan, "/sys/kernel/mm/ksm/pages_to_scan", "5000");
+	setting_set(&ms, "/sys/kernel/mm/ksm/sleep_millisecs", "10");
+	own = mmap(NULL, N * page(), RW, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, own);
+	memcpy(own, self->p, N * page());
+	ASSERT_OK(map_anon(at(self->addr, 3 * GB), N * page(), MAP_PRIVATE));
+	memcpy(at(self->addr, 3 * GB), self->p, N * page());
+	ASSERT_OK(write_file(run.path, "1"));
+	usleep(500000);
+	for (i = 0; i < 10; i++) {
+		ASSERT_EQ(0, peer_write(&child, at(self->p, i * page() + 8), i));
+		ASSERT_EQ(i, peer_read(&self->a, at(self->p, i * page() + 8)));
+		ASSERT_EQ(0, *(unsigned char *)at(self->addr, 3 * GB + i * page() + 8));
+		ASSERT_EQ(0, own[i * page() + 8]);
+		usleep(50000);
+	}
+	EXPECT_INTACT();
+	ASSERT_OK(write_file(run.path, "2"));
+	EXPECT_INTACT();
+	EXPECT_EQ(0, PEER(&self->b, do_wrong, NULL, L(at(self->addr, 3 * GB))));
+	setting_restore(&run);
+	setting_restore(&scan);
+	setting_restore(&ms);
+	peer_stop(&child);
+}
+
+static bool file_has(const char *path, const unsigned char *what, size_t n)
+{
+	bool found = false;
+	struct stat st;
+	void *p;
+	int fd;
+
+	fd = open(path, O_RDONLY);
+	if (fd < 0 || fstat(fd, &st) || !st.st_size)
+		return false;
+	p = mmap(NULL, st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+	if (p != MAP_FAILED) {
+		found = memmem(p, st.st_size, what, n);
+		munmap(p, st.st_size);
+	}
+	close(fd);
+	return found;
+}
+
+/* Bytes that stand nowhere by chance. */
+static unsigned char marker(int which, int i)
+{
+	return (i * i * 31 + i * 73 + which) & 0xff;
+}
+
+TEST_F_TIMEOUT(hooks, a_core_dump_leaves_the_region_out, SHORT_TIMEOUT)
+{
+	struct rlimit rl = { 256 * MB, RLIM_INFINITY };
+	unsigned char inside[32], outside[32];
+	struct setting pattern;
+	char dir[64], core[128], text[160];
+	int i, status;
+	pid_t child;
+	struct stat st;
+
+	snprintf(dir, sizeof(dir), "/tmp/mshare-core-%d", getpid());
+	snprintf(core, sizeof(core), "%s/core", dir);
+	snprintf(text, sizeof(text), "%s/core", dir);
+	ASSERT_OK(mkdir(dir, 0755));
+	if (setting_set(&pattern, "/proc/sys/kernel/core_pattern", text)) {
+		rmdir(dir);
+		SKIP(return, "no core dumps");
+	}
+	child = fork_bound();
+	if (!child) {
+		unsigned char *own = mmap(NULL, page(), RW,
+					  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+		/* Everything that a filter can ask for. */
+		write_file("/proc/self/coredump_filter", "0x7f");
+		write_file("/proc/sys/kernel/core_uses_pid", "0");
+		setrlimit(RLIMIT_CORE, &rl);
+		prctl(PR_SET_DUMPABLE, 1);
+		for (i = 0; i < 32; i++) {
+			try_write(at(self->p, page() + 64 + i), marker(7, i));
+			own[i] = marker(91, i);
+		}
+		signal(SIGABRT, SIG_DFL);
+		abort();
+	}
+	ASSERT_EQ(child, waitpid(child, &status, 0));
+	EXPECT_TRUE(WIFSIGNALED(status));
+	for (i = 0; i < 32; i++) {
+		inside[i] = marker(7, i);
+		outside[i] = marker(91, i);
+	}
+	setting_restore(&pattern);
+	EXPECT_EQ(0, stat(core, &st)) {
+		TH_LOG("no core dump");
+	}
+	/* What it had of its own is in it, and the search works. */
+	EXPECT_TRUE(file_has(core, outside, 32));
+	EXPECT_FALSE(file_has(core, inside, 32));
+	EXPECT_EQ(marker(7, 0), peer_read(&self->a, at(self->p, page() + 64)));
+	unlink(core);
+	rmdir(dir);
+	EXPECT_INTACT();
+}
+
+TEST_F_TIMEOUT(hooks, process_mrelease_frees_nothing_of_a_region, SHORT_TIMEOUT)
+{
+	long rounds = scaled(20), i, hits = 0;
+	int pidfd;
+	pid_t child;
+
+	for (i = 0; i < rounds; i++) {
+		child = fork_bound();
+		if (!child) {
+			struct request rq = { .a = { L(self->p) } };
+
+			for (;;)
+				do_wrong(&rq);
+		}
+		pidfd = syscall(SYS_pidfd_open, child, 0);
+		ASSERT_LE(0, pidfd);
+		usleep(1000);
+		kill(child, SIGKILL);
+		if (!syscall(SYS_process_mrelease, pidfd, 0))
+			hits++;
+		else if (errno == ENOSYS)
+			i = rounds;
+		close(pidfd);
+		waitpid(child, NULL, 0);
+		EXPECT_INTACT();
+	}
+	TH_LOG("released %ld of %ld", hits, rounds);
+}
+
+TEST_F(hooks, membarriers_work)
+{
+	int cmds = syscall(SYS_membarrier, MEMBARRIER_CMD_QUERY, 0, 0), i;
+
+	if (cmds < 0)
+		SKIP(return, "no membarrier");
+	for (i = 0; i < 2; i++) {
+		syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0);
+		EXPECT_OK(syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0));
+		EXPECT_OK(syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0));
+		syscall(SYS_membarrier,
+			MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_SYNC_CORE, 0, 0);
+		syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED_SYNC_CORE, 0, 0);
+	}
+	EXPECT_INTACT();
+}
+
+TEST_F(hooks, migrating_a_process_between_nodes_leaves_regions_alone)
+{
+	unsigned long from = 1, to = 2;
+
+	if (access("/sys/devices/system/node/node1", F_OK))
+		SKIP(return, "one NUMA node (numa=fake=2 gives two)");
+	EXPECT_OK(syscall(SYS_migrate_pages, self->a.pid, 64, &from, &to));
+	EXPECT_INTACT();
+	EXPECT_OK(syscall(SYS_migrate_pages, self->a.pid, 64, &to, &from));
+	EXPECT_INTACT();
+}
+
+TEST_F_TIMEOUT(hooks, numa_balancing_leaves_regions_alone, SHORT_TIMEOUT)
+{
+	struct setting balancing;
+	int i;
+
+	if (access("/sys/devices/system/node/node1", F_OK))
+		SKIP(return, "one NUMA node (numa=fake=2 gives two)");
+	if (setting_set(&balancing, "/proc/sys/kernel/numa_balancing", "1"))
+		SKIP(return, "no NUMA balancing");
+	for (i = 0; i < 20; i++) {
+		EXPECT_INTACT();
+	}
+	setting_restore(&balancing);
+}
+
+TEST_F_TIMEOUT(hooks, compaction_and_dropped_caches_keep_the_contents, SHORT_TIMEOUT)
+{
+	int i;
+
+	for (i = 0; i < 3; i++) {
+		write_file("/proc/sys/vm/compact_memory", "1");
+		EXPECT_INTACT();
+		write_file("/proc/sys/vm/drop_caches", "3");
+		EXPECT_INTACT();
+	}
+}
+
+TEST_F(hooks, splitting_huge_pages_by_address_leaves_regions_alone)
+{
+	const char *file = "/sys/kernel/debug/split_huge_pages";
+	char text[128];
+
+	if (access(file, W_OK))
+		SKIP(return, "no %s", file);
+	snprintf(text, sizeof(text), "%d,0x%lx,0x%lx", self->a.pid, L(self->p),
+		 L(self->p) + N * page());
+	write_file(file, text);
+	EXPECT_INTACT();
+}
+
+#ifdef __x86_64__
+TEST_F(hooks, uprobes_are_not_inserted_into_a_region)
+{
+	const char *events = "/sys/kernel/tracing/uprobe_events";
+	const char *enable = "/sys/kernel/tracing/events/mshare_test/probe/enable";
+	void *p = at(self->addr, 3 * GB), *q = at(self->addr, 4 * GB), *own;
+	char path[64], text[160];
+	int fd;
+
+	mount("none", "/sys/kernel/tracing", "tracefs", 0, NULL);
+	if (access(events, W_OK))
+		SKIP(return, "no uprobe events");
+	snprintf(path, sizeof(path), "/tmp/mshare-probe-%d", getpid());
+	fd = open(path, O_RDWR | O_CREAT | O_TRUNC, 0700);
+	ASSERT_LE(0, fd);
+	ASSERT_OK(ftruncate(fd, page()));
+	ASSERT_EQ((ssize_t)sizeof(code_42), pwrite(fd, code_42, sizeof(code_42), 0));
+	ASSERT_EQ(p, mmap(p, page(), PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_FIXED,
+			  fd, 0));
+	own = mmap(NULL, page(), PROT_READ | PROT_EXEC, MAP_PRIVATE, fd, 0);
+	EXPECT_EQ(42, try_exec(p));
+	snprintf(text, sizeof(text), "p:mshare_test/probe %s:0x0", path);
+	if (write_file(events, text) || write_file(enable, "1")) {
+		unlink(path);
+		SKIP(return, "cannot set a uprobe: %s", strerror(errno));
+	}
+	/* Outside there is a breakpoint now; mapped before or after, not inside. */
+	EXPECT_EQ(0xcc, try_read(own));
+	ASSERT_EQ(q, mmap(q, page(), PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_FIXED,
+			  fd, 0));
+	EXPECT_EQ(code_42[0], try_read(p));
+	EXPECT_EQ(code_42[0], try_read(q));
+	EXPECT_EQ(42, try_exec(p));
+	EXPECT_EQ(42, try_exec(q));
+	EXPECT_EQ(code_42[0], peer_read(&self->a, p));
+	EXPECT_OK(write_file(enable, "0"));
+	write_file(events, "-:mshare_test/probe");
+	EXPECT_EQ(42, try_exec(p));
+	close(fd);
+	unlink(path);
+	EXPECT_INTACT();
+}
+#endif
+
+static ucontext_t main_context, stack_context;
+static volatile bool stack_worked;
+
+/* Deep enough that the stack grows over pages that nobody touched. */
+static void stack_user(void)
+{
+	volatile char buf[32768];
+	size_t i;
+
+	for (i = 0; i < sizeof(buf); i += 512)
+		buf[i] = 7;
+	stack_worked = buf[512] == 7 && (void *)buf > slot(0) &&
+		       (void *)buf < at(slot(0), granule());
+}
+
+static volatile sig_atomic_t handler_ran;
+static void *volatile handler_stack;
+
+static void on_altstack(int sig __maybe_unused)
+{
+	char here;
+
+	handler_stack = &here;
+	handler_ran++;
+}
+
+/*
+ * User accesses, and the kernel's for signal frames. (For a stack of a
+ * pthread, whose end is waited for by a futex in it, it is too early.)
+ */
+TEST_F(hooks, a_stack_may_be_in_a_region)
+{
+	stack_t ss = { .ss_sp = at(self->addr, 8 * GB), .ss_size = 65536 };
+	struct sigaction sa = { .sa_handler = on_altstack, .sa_flags = SA_ONSTACK };
+
+	ASSERT_OK(map_anon(at(self->addr, 7 * GB), 256 * KB, MAP_PRIVATE));
+	ASSERT_OK(getcontext(&stack_context));
+	stack_context.uc_stack.ss_sp = at(self->addr, 7 * GB);
+	stack_context.uc_stack.ss_size = 256 * KB;
+	stack_context.uc_link = &main_context;
+	makecontext(&stack_context, stack_user, 0);
+	ASSERT_OK(swapcontext(&main_context, &stack_context));
+	EXPECT_TRUE(stack_worked);
+	/* A signal frame on pages that nobody touched. */
+	ASSERT_OK(map_anon(ss.ss_sp, ss.ss_size, MAP_PRIVATE));
+	ASSERT_OK(sigaltstack(&ss, NULL));
+	ASSERT_OK(sigaction(SIGUSR1, &sa, NULL));
+	ASSERT_OK(raise(SIGUSR1));
+	EXPECT_EQ(1, handler_ran);
+	EXPECT_TRUE(handler_stack > ss.ss_sp &&
+		    handler_stack < at(ss.ss_sp, ss.ss_size));
+	ss.ss_flags = SS_DISABLE;
+	ASSERT_OK(sigaltstack(&ss, NULL));
+}
+
+#ifndef PR_SET_MM
+#define PR_SET_MM		35
+#define PR_SET_MM_START_BRK	6
+#define PR_SET_MM_BRK		7
+#endif
+
+/* brk() unmaps without passing munmap(). */
+TEST_F(hooks, brk_never_cuts_into_an_attachment)
+{
+	pid_t child = fork_bound();
+	int status;
+
+	if (!child) {
+		unsigned long start = L(self->addr) + 2 * page();
+		unsigned long end = L(self->p) + N * page();
+
+		if (prctl(PR_SET_MM, PR_SET_MM_START_BRK, start, 0, 0) ||
+		    prctl(PR_SET_MM, PR_SET_MM_BRK, end, 0, 0))
+			_exit(KSFT_SKIP);
+		syscall(SYS_brk, L(self->p) + page());
+		if (try_read(at(self->p, 2 * page())) != byte_of(2))
+			_exit(1);
+		syscall(SYS_brk, end + 4 * page());
+		if (fault_sig(try_read((void *)end)) != SIGBUS)
+			_exit(2);
+		_exit(nr_mapped(self->addr, self->len) == 1 ? 0 : 3);
+	}
+	ASSERT_EQ(child, waitpid(child, &status, 0));
+	if (WIFEXITED(status) && WEXITSTATUS(status) == KSFT_SKIP)
+		SKIP(return, "the program break cannot be set");
+	EXPECT_EQ(0, status);
+	EXPECT_INTACT();
+}
+
+/* The ring of an AIO context is moved and unmapped by the kernel. */
+TEST_F(hooks, an_aio_ring_is_not_moved_into_a_region)
+{
+	unsigned long ctx = 0;
+	void *moved;
+
+	if (syscall(SYS_io_setup, 16, &ctx))
+		SKIP(return, "no AIO");
+	moved = mremap((void *)ctx, page(), page(), MREMAP_MAYMOVE | MREMAP_FIXED,
+		       at(self->p, page()));
+	EXPECT_EQ(MAP_FAILED, moved);
+	EXPECT_INTACT();
+	EXPECT_OK(syscall(SYS_io_destroy, ctx));
+	EXPECT_INTACT();
+}
+
+MSHARE_TEST_MAIN
