@@ -532,8 +532,8 @@ static struct result median_result(const struct result *r, unsigned int n)
 	return m;
 }
 
-static void measure_way(const struct way *way, const unsigned int *counts,
-			unsigned int nr_counts, struct result *results)
+static void measure(const struct way *way, const unsigned int *counts,
+		    unsigned int nr_counts, struct result *results)
 {
 	struct result reps[MAX_REPS];
 	long before = page_tables_settled_kb();
@@ -556,6 +556,31 @@ static void measure_way(const struct way *way, const unsigned int *counts,
 		       results[c].exit_ns / 1e6);
 	}
 	way->teardown();
+}
+
+/*
+ * In a process of its own, so that no way finds what another one left behind: the
+ * stacks of threads, which the C library keeps, are copied by each later fork.
+ * @results is memory that is shared with it.
+ */
+static void measure_way(const struct way *way, const unsigned int *counts,
+			unsigned int nr_counts, struct result *results)
+{
+	pid_t pid = fork();
+	int status;
+
+	if (pid < 0)
+		err(1, "fork");
+	if (!pid) {
+		prctl(PR_SET_PDEATHSIG, SIGTERM);
+		main_pid = getpid();
+		/* What the parent has set for all is the parent's to put back. */
+		thp_before[0] = '\0';
+		measure(way, counts, nr_counts, results);
+		exit(0);
+	}
+	if (waitpid(pid, &status, 0) != pid || status)
+		exit(WIFEXITED(status) ? WEXITSTATUS(status) : 1);
 }
 
 static void print_table(const unsigned int *counts, unsigned int nr_counts,
@@ -767,7 +792,7 @@ int main(int argc, char **argv)
 		{ "no-mshare", no_argument, NULL, 'x' },
 		{ }
 	};
-	static struct result results[NR_WAYS][MAX_COUNTS];
+	struct result (*results)[MAX_COUNTS];
 	unsigned int counts[MAX_COUNTS] = { 1, 8, 32 }, nr_counts = 3, w;
 	bool check = true, with_mshare = true;
 	const char *missing;
@@ -801,6 +826,10 @@ int main(int argc, char **argv)
 	missing = with_mshare ? mshare_missing() : NULL;
 	if (missing)
 		errx(1, "%s", missing);
+	results = mmap(NULL, NR_WAYS * sizeof(*results), PROT_READ | PROT_WRITE,
+		       MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (results == MAP_FAILED)
+		err(1, "mmap");
 	main_pid = getpid();
 	atexit(put_back);
 	signal(SIGINT, on_signal);

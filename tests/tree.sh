@@ -219,6 +219,9 @@ check "the tree is clean again" tree_clean
 check "and the work is on a branch" is \
 	"$(git -C "$linux" log -1 --format= --name-only --branches='saved/*' | xargs)" 'mm/memory.c mm/untracked.c'
 git -C "$repo" commit -qam changed
+commit --allow-empty -m 'a commit to drop'
+check "FORCE drops commits when nothing changed here" works 'kept there as branch' env FORCE=1 "$repo/scripts/tree"
+check "they are gone" is "$(subjects | grep -c drop)" 0
 touch "$linux/scripts/mine"
 commit -m 'scripts: mine'
 check "a file with no place here" fails 'scripts/mine, which has no place here' "$repo/scripts/refresh"
