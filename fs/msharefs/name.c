@@ -77,17 +77,18 @@ fail:
 	return ERR_PTR(len);
 }
 
-/* Is there an msharefs where the names are? */
-static bool msharefs_is_mounted(void)
+/* Is there an msharefs where the names are? Return: -ENOENT if not. */
+static int msharefs_check_mounted(void)
 {
 	struct path path;
-	bool ret;
+	int err;
 
-	if (kern_path(MSHAREFS_DIR, LOOKUP_FOLLOW, &path))
-		return false;
-	ret = msharefs_is_mounted_at(&path);
+	err = kern_path(MSHAREFS_DIR, LOOKUP_FOLLOW, &path);
+	if (err)
+		return err;
+	err = msharefs_is_mounted_at(&path) ? 0 : -ENOENT;
 	path_put(&path);
-	return ret;
+	return err;
 }
 
 /* A path was found: is it a region? */
@@ -184,8 +185,9 @@ static int msharefs_exists(const char *pathname, bool is_name)
 	struct path path;
 	int err;
 
-	if (kern_path(pathname, 0, &path))
-		return -EEXIST;
+	err = kern_path(pathname, 0, &path);
+	if (err)
+		return err == -ENOENT ? -EEXIST : err;
 	err = msharefs_check(&path, is_name) ?: -EEXIST;
 	path_put(&path);
 	return err;
@@ -315,8 +317,8 @@ int msharefs_open(const char __user *uname, int oflag, umode_t mode,
 	if (IS_ERR(path))
 		return PTR_ERR(path);
 
-	err = -ENOENT;
-	if (is_name && !msharefs_is_mounted())
+	err = is_name ? msharefs_check_mounted() : 0;
+	if (err)
 		goto put_path;
 
 	for (;;) {

@@ -50,6 +50,13 @@
 
 #include "../kselftest_harness.h"
 
+/*
+ * For tests without a timeout of their own. The harness's 30 seconds are too few
+ * for a debugging kernel in an emulator.
+ */
+#undef TEST_TIMEOUT_DEFAULT
+#define TEST_TIMEOUT_DEFAULT	240
+
 #ifndef __NR_mshare
 #define __NR_mshare		500
 #endif
@@ -78,8 +85,8 @@ struct mshare_info {
 #define __maybe_unused	__attribute__((unused))
 
 /* Generous: software emulation, KASAN and lockdep together. */
-#define SHORT_TIMEOUT	120
-#define LONG_TIMEOUT	400
+#define SHORT_TIMEOUT	600
+#define LONG_TIMEOUT	1200
 
 /* Results that a test reports about a system call. */
 
