@@ -295,7 +295,7 @@ rmdir "$linux"
 
 # A signal in the middle
 mkdir "$dir/bin"
-printf '#!/bin/sh\ntouch "%s/started"\nsleep 4321\n' "$dir" >"$dir/bin/tar"
+printf '#!/bin/sh\ntouch "%s/started"\nsleep 4321.%d\n' "$dir" $$ >"$dir/bin/tar"
 chmod +x "$dir/bin/tar"
 for signal in INT TERM; do
 	rm -f "$dir/started"
@@ -305,7 +305,7 @@ for signal in INT TERM; do
 	kill -s "$signal" "$pid"
 	wait "$pid"
 	check "SIG$signal ends it" is $? $((128 + $(kill -l $signal)))
-	check "nothing is left after SIG$signal" is "$(left)$(pgrep -f '^sleep 4321')" ''
+	check "nothing is left after SIG$signal" is "$(left)$(pgrep -f "^sleep 4321.$$")" ''
 done
 
 echo "1..$count"
