@@ -445,6 +445,13 @@ static int mshare_may_split(struct vm_area_struct *vma, unsigned long addr)
 	return -EINVAL;
 }
 
+/* An mprotect() that looked before the region was attached: it is not inside. */
+static int mshare_no_mprotect(struct vm_area_struct *vma, unsigned long start,
+			      unsigned long end, unsigned long newflags)
+{
+	return -EINVAL;
+}
+
 static vm_fault_t mshare_no_fault(struct vm_fault *vmf)
 {
 	return VM_FAULT_SIGBUS;
@@ -452,6 +459,7 @@ static vm_fault_t mshare_no_fault(struct vm_fault *vmf)
 
 static const struct vm_operations_struct mshare_vm_ops = {
 	.may_split	= mshare_may_split,
+	.mprotect	= mshare_no_mprotect,
 	.fault		= mshare_no_fault,
 };
 

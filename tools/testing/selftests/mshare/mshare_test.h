@@ -222,13 +222,19 @@ static __maybe_unused long vmstat(const char *key)
 	return read_key("/proc/vmstat", key);
 }
 
+/* Whether everything takes several times as long. */
+static __maybe_unused bool debug_kernel(void)
+{
+	return !access("/proc/lockdep", F_OK);
+}
+
 /*
  * Slab memory in kB; nothing on a debug kernel, where KASAN keeps what was
  * freed and kmemleak looks for what was not.
  */
 static __maybe_unused long slab_memory(void)
 {
-	return access("/proc/lockdep", F_OK) ? meminfo("Slab") : 0;
+	return debug_kernel() ? 0 : meminfo("Slab");
 }
 
 /* Sizes, addresses, names. */
@@ -310,7 +316,10 @@ static __maybe_unused void remove_names(void)
 	closedir(dir);
 }
 
-/* How often a loop runs, under the user's MSHARE_TEST_SCALE. */
+/*
+ * How often a loop runs, under the user's MSHARE_TEST_SCALE; less often on a
+ * debug kernel.
+ */
 static __maybe_unused long scaled(long n)
 {
 	const char *s = getenv("MSHARE_TEST_SCALE");
@@ -318,6 +327,8 @@ static __maybe_unused long scaled(long n)
 
 	if (f <= 0)
 		f = 1;
+	if (debug_kernel())
+		f /= 5;
 	return n * f < 1 ? 1 : n * f;
 }
 
