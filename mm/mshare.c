@@ -445,13 +445,6 @@ static int mshare_may_split(struct vm_area_struct *vma, unsigned long addr)
 	return -EINVAL;
 }
 
-/* An mprotect() that looked before the region was attached: it is not inside. */
-static int mshare_no_mprotect(struct vm_area_struct *vma, unsigned long start,
-			      unsigned long end, unsigned long newflags)
-{
-	return -EINVAL;
-}
-
 static vm_fault_t mshare_no_fault(struct vm_fault *vmf)
 {
 	return VM_FAULT_SIGBUS;
@@ -459,7 +452,6 @@ static vm_fault_t mshare_no_fault(struct vm_fault *vmf)
 
 static const struct vm_operations_struct mshare_vm_ops = {
 	.may_split	= mshare_may_split,
-	.mprotect	= mshare_no_mprotect,
 	.fault		= mshare_no_fault,
 };
 
@@ -478,16 +470,18 @@ static int mshare_may_attach(struct mshare_region *region, unsigned long addr,
 	return 0;
 }
 
-/* Attachments that are not executable: as the file's mount or the task says. */
-static bool mshare_may_exec(struct file *file)
+/* What an attachment with the rights of @prot has in its VMA. */
+static vm_flags_t mshare_vm_flags(unsigned long prot)
 {
-	return !path_noexec(&file->f_path) &&
-	       !test_bit(MMF_HAS_MDWE, &current->mm->flags);
-}
+	vm_flags_t flags = VM_MSHARE | VM_SHARED | VM_MAYSHARE | VM_READ |
+			   VM_MAYREAD | VM_DONTEXPAND | VM_DONTDUMP;
 
-#define VM_MSHARE_FLAGS	(VM_MSHARE | VM_SHARED | VM_MAYSHARE |		\
-			 VM_DONTEXPAND | VM_DONTDUMP |			\
-			 VM_READ | VM_MAYREAD | VM_WRITE | VM_MAYWRITE)
+	if (prot & PROT_WRITE)
+		flags |= VM_WRITE | VM_MAYWRITE;
+	if (prot & PROT_EXEC)
+		flags |= VM_EXEC | VM_MAYEXEC;
+	return flags;
+}
 
 /**
  * mshare_mmap() - make a VMA an attachment: mmap of a region's file
@@ -500,14 +494,11 @@ static bool mshare_may_exec(struct file *file)
 int mshare_mmap(struct file *file, struct vm_area_struct *vma)
 {
 	struct mshare_region *region = msharefs_region(file);
-	vm_flags_t flags = VM_MSHARE_FLAGS;
+	unsigned long prot = 0;
 	int err;
 
-	if (!(vma->vm_flags & VM_SHARED))
+	if (!(vma->vm_flags & VM_MAYSHARE))
 		return -EINVAL;
-	/* Not yet. */
-	if (!(vma->vm_flags & VM_WRITE))
-		return -EOPNOTSUPP;
 	err = mshare_may_attach(region, vma->vm_start,
 				vma->vm_end - vma->vm_start, vma->vm_pgoff);
 	if (err)
@@ -515,13 +506,16 @@ int mshare_mmap(struct file *file, struct vm_area_struct *vma)
 	if (mshare_find_region(vma->vm_mm, region))
 		return -EBUSY;
 
-	if (mshare_may_exec(file))
-		flags |= VM_EXEC | VM_MAYEXEC;
+	/* What was asked for and granted, and never more than that. */
+	if (vma->vm_flags & VM_WRITE)
+		prot |= PROT_WRITE;
+	if (vma->vm_flags & VM_EXEC)
+		prot |= PROT_EXEC;
 
 	vma->vm_ops = &mshare_vm_ops;
 	vma->vm_private_data = region;
 	vma_start_write(vma);
-	vm_flags_reset(vma, flags);
+	vm_flags_reset(vma, mshare_vm_flags(prot));
 	return mshare_splice(vma, region);
 }
 
@@ -569,24 +563,22 @@ unsigned long mshare_region_unmapped_area(struct file *file, unsigned long addr,
 }
 
 /*
- * Attach the region of @file to the current process.
- * Return: 0, -EBUSY if something is in the way, or another negative error.
+ * What mshare() attaches with: execution too, but where the file's mount or the
+ * task says no. The security modules are asked as they are for an mmap(), with
+ * no lock held that they may want.
+ *
+ * Return: PROT_* or a negative error.
  */
-static int mshare_attach(struct file *file, unsigned long addr,
-			 unsigned long len)
+static long mshare_attach_prot(struct file *file, unsigned long addr)
 {
-	struct mshare_region *region = msharefs_region(file);
-	struct mm_struct *mm = current->mm;
-	unsigned long prot, ret;
-	vm_flags_t vm_flags;
+	unsigned long prot = PROT_READ;
 	int err;
 
-	prot = PROT_READ | PROT_WRITE;
-	if (mshare_may_exec(file))
+	if (file->f_mode & FMODE_WRITE)
+		prot |= PROT_WRITE;
+	if (!path_noexec(&file->f_path) &&
+	    !test_bit(MMF_HAS_MDWE, &current->mm->flags))
 		prot |= PROT_EXEC;
-	vm_flags = calc_vm_prot_bits(prot, 0) | VM_MSHARE_FLAGS;
-	if (prot & PROT_EXEC)
-		vm_flags |= VM_MAYEXEC;
 
 	err = security_mmap_file(file, prot, MAP_SHARED | MAP_FIXED);
 	if (err)
@@ -594,6 +586,20 @@ static int mshare_attach(struct file *file, unsigned long addr,
 	err = security_mmap_addr(addr);
 	if (err)
 		return err;
+	return prot;
+}
+
+/*
+ * Attach the region of @file to the current process.
+ * Return: 0, -EBUSY if something is in the way, or another negative error.
+ */
+static int mshare_attach(struct file *file, unsigned long prot,
+			 unsigned long addr, unsigned long len)
+{
+	struct mshare_region *region = msharefs_region(file);
+	struct mm_struct *mm = current->mm;
+	unsigned long ret;
+	int err;
 
 	if (mmap_write_lock_killable(mm))
 		return -EINTR;
@@ -613,7 +619,7 @@ static int mshare_attach(struct file *file, unsigned long addr,
 	 * Not do_mmap(): mlockall(MCL_FUTURE) is none of a region's business,
 	 * and nor is a limit on what is locked.
 	 */
-	ret = mmap_region(mm, file, addr, len, vm_flags, 0, NULL);
+	ret = mmap_region(mm, file, addr, len, mshare_vm_flags(prot), 0, NULL);
 	err = IS_ERR_VALUE(ret) ? (int)ret : 0;
 unlock:
 	mmap_write_unlock(mm);
@@ -649,7 +655,6 @@ static int mshare_detach(struct mshare_region *region)
 struct mshare_args {
 	unsigned long addr;
 	unsigned long len;
-	bool readonly;
 };
 
 /* A range that a region, or a part of one, can be in. */
@@ -663,9 +668,7 @@ static struct mshare_region *mshare_make_region(void *arg)
 {
 	const struct mshare_args *args = arg;
 
-	/* Read-only attachments and adoption of what is mapped: not yet. */
-	if (args->readonly)
-		return ERR_PTR(-EOPNOTSUPP);
+	/* Adoption of what is mapped: not yet. */
 	if (mmap_read_lock_killable(current->mm))
 		return ERR_PTR(-EINTR);
 	if (find_vma_intersection(current->mm, args->addr,
@@ -681,8 +684,12 @@ static struct mshare_region *mshare_make_region(void *arg)
 static int mshare_attach_new(struct file *file, void *arg)
 {
 	const struct mshare_args *args = arg;
-	int err = mshare_attach(file, args->addr, args->len);
+	long prot = mshare_attach_prot(file, args->addr);
+	int err;
 
+	if (prot < 0)
+		return prot;
+	err = mshare_attach(file, prot, args->addr, args->len);
 	/* Mapped since mshare_make_region() looked: as if it had been before. */
 	return err == -EBUSY ? -EOPNOTSUPP : err;
 }
@@ -691,6 +698,8 @@ static int mshare_attach_existing(struct file *file, void *arg)
 {
 	struct mshare_region *region = msharefs_region(file);
 	struct mshare_args args = *(struct mshare_args *)arg;
+	long prot;
+	int err;
 
 	if (!args.addr && !args.len) {
 		args.addr = region->start;
@@ -708,11 +717,16 @@ static int mshare_attach_existing(struct file *file, void *arg)
 	/* The region's own may be out of an x32 process's reach. */
 	if (!mshare_range_ok(args.addr, args.len))
 		return -EINVAL;
-	/* Not yet. */
-	if (args.readonly)
-		return -EOPNOTSUPP;
+	prot = mshare_attach_prot(file, args.addr);
+	if (prot < 0)
+		return prot;
 
-	return mshare_attach(file, args.addr, args.len);
+	err = msharefs_hold_name(file);
+	if (err)
+		return err;
+	err = mshare_attach(file, prot, args.addr, args.len);
+	msharefs_release_name(file);
+	return err;
 }
 
 /**
@@ -737,7 +751,6 @@ SYSCALL_DEFINE5(mshare, const char __user *, name, unsigned long, addr,
 		return -EINVAL;
 	if (acc != O_RDONLY && acc != O_RDWR)
 		return -EINVAL;
-	args.readonly = acc == O_RDONLY;
 	if (!own && !mshare_range_ok(addr, len))
 		return -EINVAL;
 
@@ -830,6 +843,15 @@ bool __mshare_cuts(struct mm_struct *mm, unsigned long start,
 	return relation == MSHARE_INSIDE || relation == MSHARE_CUTS;
 }
 
+int __mshare_recheck(struct mm_struct *mm, unsigned long start,
+		     unsigned long len)
+{
+	if (mshare_no_range(start, len) ||
+	    !__mshare_overlaps(mm, start, start + PAGE_ALIGN(len)))
+		return 0;
+	return restart_syscall();
+}
+
 int __mshare_refuse(struct mm_struct *mm, unsigned long start,
 		    unsigned long len)
 {
@@ -879,34 +901,42 @@ static bool mshare_begin(struct mshare_call *call,
 	call->delta = att->delta;
 	call->vm_flags = att->vm_flags;
 	call->old_memcg = set_active_memcg(mshare_memcg(att->host));
+	call->old_over_high = mem_cgroup_set_over_high(0);
+	call->old_in_mshare = current->in_mshare;
+	current->in_mshare = 1;
 	return true;
 }
 
 static void mshare_end(struct mshare_call *call, bool throttle)
 {
+	unsigned int over_high = mem_cgroup_set_over_high(0);
 	struct mem_cgroup *memcg = NULL;
+
+	if (unlikely(over_high)) {
+		memcg = mshare_memcg(call->mm);
+		if (!mem_cgroup_tryget(memcg))
+			memcg = NULL;
+	}
+	percpu_ref_put(&call->region->users);
+	call->region = NULL;
 
 	/*
 	 * If what was charged made the group exceed its high limit then it is
 	 * this task that reclaims, and it may be made to wait: not with the
 	 * region in hand, without which only we hold the group.
 	 */
-	if (unlikely(throttle && mem_cgroup_is_over_high())) {
-		memcg = mshare_memcg(call->mm);
-		if (!mem_cgroup_tryget(memcg))
-			memcg = NULL;
-	}
-	if (likely(!memcg))
-		set_active_memcg(call->old_memcg);
-
-	percpu_ref_put(&call->region->users);
-	call->region = NULL;
-
 	if (unlikely(memcg)) {
-		mem_cgroup_handle_over_high(GFP_KERNEL);
-		set_active_memcg(call->old_memcg);
+		set_active_memcg(memcg);
+		mem_cgroup_set_over_high(over_high);
+		if (throttle)
+			mem_cgroup_handle_over_high(GFP_KERNEL);
+		else
+			mem_cgroup_reclaim_over_high(GFP_KERNEL);
 		mem_cgroup_put(memcg);
 	}
+	mem_cgroup_set_over_high(call->old_over_high);
+	set_active_memcg(call->old_memcg);
+	current->in_mshare = call->old_in_mshare;
 }
 
 /**
@@ -914,18 +944,22 @@ static void mshare_end(struct mshare_call *call, bool throttle)
  * @call: made by MSHARE_CALL() for current->mm
  * @start: first address in bytes
  * @len: length in bytes
- * @over: whom a range belongs to that is exactly an attachment
+ * @how: what the call does
  *
  * If the range is inside an attached region then @call is made to work on the
  * region's host, as which the caller goes on, with @call->delta added to the
- * addresses, and finishes with mshare_leave().
+ * addresses, and finishes with mshare_leave(). Otherwise it goes on as ever, and
+ * calls mshare_recheck() when it has the mmap_lock, unless @how is MSHARE_MAPS
+ * or MSHARE_OWN.
  *
  * Context: task context; no mmap_lock held.
- * Return: 0, or -EINVAL if the range crosses an edge of an attachment.
+ * Return: 0, or -EINVAL if the range crosses an edge of an attachment, or
+ * -EACCES if the region is attached read-only and @how changes it.
  */
 int __mshare_enter(struct mshare_call *call, unsigned long start,
-		   unsigned long len, enum mshare_over over)
+		   unsigned long len, enum mshare_how how)
 {
+	bool whole = how == MSHARE_MAPS || how == MSHARE_OWN;
 	enum mshare_relation relation;
 	struct mshare_attachment *att;
 	int ret = 0;
@@ -939,15 +973,19 @@ int __mshare_enter(struct mshare_call *call, unsigned long start,
 	case MSHARE_NONE:
 		break;
 	case MSHARE_WHOLE:
-		if (over == MSHARE_OVER_IS_OUTSIDE)
+		if (whole)
 			break;
 		fallthrough;
 	case MSHARE_INSIDE:
-		/* If that fails then there is nothing left to act on. */
-		mshare_begin(call, att);
+		if (how == MSHARE_OWN)
+			ret = -EINVAL;
+		else if (how != MSHARE_READS && !(att->vm_flags & VM_WRITE))
+			ret = -EACCES;
+		else	/* if that fails then there is nothing left to act on */
+			mshare_begin(call, att);
 		break;
 	case MSHARE_COVERS:
-		if (over == MSHARE_OVER_IS_OUTSIDE)
+		if (whole)
 			break;
 		fallthrough;
 	case MSHARE_CUTS:
@@ -1018,14 +1056,16 @@ int __mshare_enter_mmap(struct mshare_call *call, struct file *file,
 {
 	int err;
 
+	if (!len)
+		return 0;
 	if (flags & (MAP_FIXED | MAP_FIXED_NOREPLACE)) {
-		err = __mshare_enter(call, addr, len, MSHARE_OVER_IS_OUTSIDE);
+		err = __mshare_enter(call, addr, len, MSHARE_MAPS);
 	} else if (flags & MAP_32BIT) {
 		/* There are no regions down there. */
 		return 0;
 	} else {
 		err = __mshare_enter(call, addr & PAGE_MASK, PAGE_SIZE,
-				     MSHARE_OVER_IS_OUTSIDE);
+				     MSHARE_MAPS);
 	}
 	if (err || !call->region)
 		return err;

@@ -6,14 +6,17 @@
  * Either way it is looked up, created, opened and removed as any other file:
  * every permission, LSM hook and errno here is the VFS's own.
  */
+#include <linux/audit.h>
 #include <linux/cred.h>
 #include <linux/file.h>
 #include <linux/fs.h>
 #include <linux/fs_struct.h>
+#include <linux/fsnotify.h>
 #include <linux/mount.h>
 #include <linux/mshare.h>
 #include <linux/namei.h>
 #include <linux/sched/signal.h>
+#include <linux/security.h>
 #include <linux/slab.h>
 #include <linux/string.h>
 #include <linux/uaccess.h>
@@ -28,9 +31,23 @@ static bool msharefs_is_mounted_at(const struct path *path)
 	return path->mnt->mnt_sb->s_type == &msharefs_fs_type;
 }
 
+/* Is there an msharefs where the names are? Return: -ENOENT if not. */
+static int msharefs_check_mounted(void)
+{
+	struct path path;
+	int err;
+
+	err = kern_path(MSHAREFS_DIR, LOOKUP_FOLLOW, &path);
+	if (err)
+		return err;
+	err = msharefs_is_mounted_at(&path) ? 0 : -ENOENT;
+	path_put(&path);
+	return err;
+}
+
 /*
- * The path that a name stands for. @is_name says whether it was a name, and
- * msharefs not being where the name is then means that there is no such name.
+ * The path that a name stands for. @is_name says whether it was a name, whose
+ * msharefs is mounted then.
  *
  * Return: memory of __getname(), or an ERR_PTR.
  */
@@ -70,6 +87,10 @@ static char *msharefs_get_path(const char __user *uname, bool *is_name)
 		goto fail;
 	if (!strcmp(last, ".") || !strcmp(last, ".."))
 		goto fail;
+
+	len = *is_name ? msharefs_check_mounted() : 0;
+	if (len < 0)
+		goto fail;
 	return path;
 
 fail:
@@ -77,29 +98,22 @@ fail:
 	return ERR_PTR(len);
 }
 
-/* Is there an msharefs where the names are? Return: -ENOENT if not. */
-static int msharefs_check_mounted(void)
+/* A path was found: is it a region, and nothing that is mounted over one? */
+static int msharefs_check(const struct path *path)
 {
-	struct path path;
-	int err;
-
-	err = kern_path(MSHAREFS_DIR, LOOKUP_FOLLOW, &path);
-	if (err)
-		return err;
-	err = msharefs_is_mounted_at(&path) ? 0 : -ENOENT;
-	path_put(&path);
-	return err;
-}
-
-/* A path was found: is it a region? */
-static int msharefs_check(const struct path *path, bool is_name)
-{
-	if (!msharefs_is_mounted_at(path))
-		return is_name ? -ENOENT : -EINVAL;
-	if (!msharefs_is_region(d_inode(path->dentry)))
+	if (!msharefs_is_mounted_at(path) ||
+	    !msharefs_is_region(d_inode(path->dentry)))
 		return -EINVAL;
 	return 0;
 }
+
+struct msharefs_new {
+	int oflag;
+	umode_t mode;
+	struct mshare_region *(*create)(void *arg);
+	int (*attach)(struct file *file, void *arg);
+	void *arg;
+};
 
 /*
  * Make a new region of the name of @negative, whose directory is locked, and
@@ -107,10 +121,9 @@ static int msharefs_check(const struct path *path, bool is_name)
  * failure leaves no trace.
  */
 static int msharefs_make(const struct path *dir, struct dentry *negative,
-			 umode_t mode,
-			 struct mshare_region *(*create)(void *arg),
-			 int (*attach)(struct file *file, void *arg), void *arg)
+			 const struct msharefs_new *new)
 {
+	umode_t mode = S_IFREG | (new->mode & 0777 & ~current_umask());
 	struct inode *dir_inode = d_inode(dir->dentry);
 	struct path path = { .mnt = dir->mnt };
 	struct mshare_region *region;
@@ -118,6 +131,14 @@ static int msharefs_make(const struct path *dir, struct dentry *negative,
 	struct inode *inode;
 	struct file *file;
 	int err;
+
+	/* There is but one directory, and it is not going to be removed. */
+	err = inode_permission(&nop_mnt_idmap, dir_inode, MAY_WRITE | MAY_EXEC);
+	if (err)
+		return err;
+	err = security_inode_create(dir_inode, negative, mode);
+	if (err)
+		return err;
 
 	/*
 	 * In a dentry of its own, since who found @negative before the
@@ -131,7 +152,7 @@ static int msharefs_make(const struct path *dir, struct dentry *negative,
 	if (!inode)
 		goto put_dentry;
 
-	region = create(arg);
+	region = new->create(new->arg);
 	if (IS_ERR(region)) {
 		err = PTR_ERR(region);
 		iput(inode);
@@ -143,12 +164,12 @@ static int msharefs_make(const struct path *dir, struct dentry *negative,
 
 	/* The dentry has the inode from here on, and the inode the region. */
 	d_instantiate(path.dentry, inode);
-	file = dentry_open(&path, O_RDWR, current_cred());
+	file = dentry_open(&path, new->oflag & O_ACCMODE, current_cred());
 	if (IS_ERR(file)) {
 		err = PTR_ERR(file);
 		goto put_dentry;
 	}
-	err = attach(file, arg);
+	err = new->attach(file, new->arg);
 	fput(file);
 	if (err)
 		goto put_dentry;
@@ -157,6 +178,8 @@ static int msharefs_make(const struct path *dir, struct dentry *negative,
 	d_drop(negative);
 	d_rehash(path.dentry);
 	inode_set_mtime_to_ts(dir_inode, inode_set_ctime_current(dir_inode));
+	audit_inode_child(dir_inode, path.dentry, AUDIT_TYPE_CHILD_CREATE);
+	fsnotify_create(dir_inode, path.dentry);
 	return 0;
 
 put_dentry:
@@ -164,23 +187,8 @@ put_dentry:
 	return err;
 }
 
-struct msharefs_new {
-	const struct path *dir;
-	struct mshare_region *(*create)(void *arg);
-	int (*attach)(struct file *file, void *arg);
-	void *arg;
-};
-
-static int msharefs_make_obj(struct dentry *dentry, umode_t mode, void *arg)
-{
-	const struct msharefs_new *new = arg;
-
-	return msharefs_make(new->dir, dentry, mode, new->create, new->attach,
-			     new->arg);
-}
-
 /* What to say of a name that was to be new and exists. */
-static int msharefs_exists(const char *pathname, bool is_name)
+static int msharefs_exists(const char *pathname)
 {
 	struct path path;
 	int err;
@@ -188,14 +196,14 @@ static int msharefs_exists(const char *pathname, bool is_name)
 	err = kern_path(pathname, 0, &path);
 	if (err)
 		return err == -ENOENT ? -EEXIST : err;
-	err = msharefs_check(&path, is_name) ?: -EEXIST;
+	err = msharefs_check(&path) ?: -EEXIST;
 	path_put(&path);
 	return err;
 }
 
 /* Return: -EEXIST if there is something of that name. */
-static int msharefs_create_name(const char *pathname, bool is_name,
-				umode_t mode, struct msharefs_new *new)
+static int msharefs_create_name(const char *pathname,
+				const struct msharefs_new *new)
 {
 	struct dentry *dentry;
 	struct path dir;
@@ -205,17 +213,9 @@ static int msharefs_create_name(const char *pathname, bool is_name,
 	if (IS_ERR(dentry))
 		return PTR_ERR(dentry);
 
-	if (!msharefs_is_mounted_at(&dir)) {
-		err = is_name ? -ENOENT : -EINVAL;
-		goto done;
-	}
 	err = -EINVAL;
-	if (!new->create)
-		goto done;
-	new->dir = &dir;
-	err = vfs_mkobj(dentry, mode & 0777 & ~current_umask(),
-			msharefs_make_obj, new);
-done:
+	if (msharefs_is_mounted_at(&dir) && new->create)
+		err = msharefs_make(&dir, dentry, new);
 	done_path_create(&dir, dentry);
 	return err;
 }
@@ -236,19 +236,19 @@ static struct file *msharefs_open_path(const struct path *path, int flags)
 	file = file_open_root(&dir, name.name.name, flags, 0);
 	release_dentry_name_snapshot(&name);
 	dput(dir.dentry);
-	if (!IS_ERR(file) && !msharefs_is_region(file_inode(file))) {
+	/* It may be another's name meanwhile. */
+	if (!IS_ERR(file) && file_inode(file) != d_inode(path->dentry)) {
 		fput(file);
-		file = ERR_PTR(-EINVAL);
+		file = ERR_PTR(-ENOENT);
 	}
 	return file;
 }
 
 /* Return: -ENOENT if there is no such name, or none any more. */
-static int msharefs_open_name(const char *pathname, bool is_name, int oflag,
+static int msharefs_open_name(const char *pathname, int oflag,
 			      int (*attach)(struct file *file, void *arg),
 			      void *arg)
 {
-	struct inode *inode;
 	struct file *file;
 	struct path path;
 	int err;
@@ -256,7 +256,7 @@ static int msharefs_open_name(const char *pathname, bool is_name, int oflag,
 	err = kern_path(pathname, LOOKUP_FOLLOW, &path);
 	if (err)
 		return err;
-	err = msharefs_check(&path, is_name);
+	err = msharefs_check(&path);
 	if (err)
 		goto put_path;
 
@@ -269,18 +269,42 @@ static int msharefs_open_name(const char *pathname, bool is_name, int oflag,
 		goto put_path;
 	}
 
-	/*
-	 * mshare_unlink() removes the name of what nobody is attached to, and
-	 * holds the lock for it: nobody may attach in between by the name.
-	 */
-	inode = file_inode(file);
-	inode_lock_shared(inode);
-	err = inode->i_nlink ? attach(file, arg) : -ENOENT;
-	inode_unlock_shared(inode);
+	err = attach(file, arg);
 	fput(file);
 put_path:
 	path_put(&path);
 	return err;
+}
+
+/**
+ * msharefs_hold_name() - keep a region's name while its region is attached
+ * @file: open file of the region
+ *
+ * mshare_unlink() removes the name of a region that nobody is attached to;
+ * nobody may attach by that name in between.
+ *
+ * Context: may sleep. No mmap_lock held, which is taken inside.
+ * Return: 0, and msharefs_release_name() is to be called; or -ENOENT if the
+ * name was removed.
+ */
+int msharefs_hold_name(struct file *file)
+{
+	struct inode *inode = file_inode(file);
+
+	inode_lock_shared(inode);
+	if (inode->i_nlink)
+		return 0;
+	inode_unlock_shared(inode);
+	return -ENOENT;
+}
+
+/**
+ * msharefs_release_name() - after msharefs_hold_name()
+ * @file: the same
+ */
+void msharefs_release_name(struct file *file)
+{
+	inode_unlock_shared(file_inode(file));
 }
 
 /**
@@ -295,7 +319,7 @@ put_path:
  * @arg: for the three
  *
  * Context: may sleep. @create and @attach_new are called with the directory's
- * inode locked, @attach with the file's.
+ * inode locked, @attach without a lock: it calls msharefs_hold_name().
  * Return: 0 or a negative error, of mshare(2).
  */
 int msharefs_open(const char __user *uname, int oflag, umode_t mode,
@@ -303,7 +327,9 @@ int msharefs_open(const char __user *uname, int oflag, umode_t mode,
 		  int (*attach_new)(struct file *file, void *arg),
 		  int (*attach)(struct file *file, void *arg), void *arg)
 {
-	struct msharefs_new new = {
+	const struct msharefs_new new = {
+		.oflag	= oflag,
+		.mode	= mode,
 		.create	= create,
 		.attach	= attach_new,
 		.arg	= arg,
@@ -317,21 +343,17 @@ int msharefs_open(const char __user *uname, int oflag, umode_t mode,
 	if (IS_ERR(path))
 		return PTR_ERR(path);
 
-	err = is_name ? msharefs_check_mounted() : 0;
-	if (err)
-		goto put_path;
-
 	for (;;) {
 		if (oflag & O_CREAT) {
-			err = msharefs_create_name(path, is_name, mode, &new);
+			err = msharefs_create_name(path, &new);
 			if (err != -EEXIST)
 				break;
 			if (oflag & O_EXCL) {
-				err = msharefs_exists(path, is_name);
+				err = msharefs_exists(path);
 				break;
 			}
 		}
-		err = msharefs_open_name(path, is_name, oflag, attach, arg);
+		err = msharefs_open_name(path, oflag, attach, arg);
 		if (err != -ENOENT || !(oflag & O_CREAT))
 			break;
 		/*
@@ -341,12 +363,11 @@ int msharefs_open(const char __user *uname, int oflag, umode_t mode,
 		if (dangling)
 			break;
 		dangling = !is_name;
-		err = -EINTR;
-		if (fatal_signal_pending(current))
+		err = -ERESTARTNOINTR;
+		if (signal_pending(current))
 			break;
 		cond_resched();
 	}
-put_path:
 	__putname(path);
 	return err;
 }
@@ -378,7 +399,7 @@ int msharefs_unlink(const char __user *uname,
 	__putname(name);
 	if (err)
 		return err;
-	err = msharefs_check(&path, is_name);
+	err = msharefs_check(&path);
 	if (err)
 		goto put_path;
 

@@ -14,6 +14,7 @@
 #include <linux/errno.h>
 #include <linux/mm_types.h>
 #include <linux/rculist.h>
+#include <linux/sched.h>
 #include <linux/types.h>
 #include <uapi/linux/mman.h>
 
@@ -61,6 +62,8 @@ struct mshare_attachment {
  * @delta: what to add to the caller's address to get the one in @mm
  * @vm_flags: what the caller may do in the region at most
  * @old_memcg: active memcg to go back to
+ * @old_over_high: what the task has to see to in its own memcg
+ * @old_in_mshare: it is at work on another region already
  */
 struct mshare_call {
 	struct mshare_region *region;
@@ -68,15 +71,27 @@ struct mshare_call {
 	unsigned long delta;
 	vm_flags_t vm_flags;
 	struct mem_cgroup *old_memcg;
+	unsigned int old_over_high;
+	bool old_in_mshare;
 };
 
 /* A call on @mm_ until mshare_enter() finds that it is inside a region of it */
 #define MSHARE_CALL(name, mm_)	struct mshare_call name = { .mm = (mm_) }
 
-/* What a system call does when its range is exactly one or more attachments */
-enum mshare_over {
-	MSHARE_OVER_IS_INSIDE,	/* it acts on what is mapped inside */
-	MSHARE_OVER_IS_OUTSIDE,	/* it acts on the attachments: mmap, munmap */
+/**
+ * enum mshare_how - what a system call does, for mshare_enter()
+ * @MSHARE_CHANGES: it changes the region, its residency or locking: -EACCES for
+ *		    who is attached read-only
+ * @MSHARE_READS: it does not
+ * @MSHARE_MAPS: a range of one or more whole attachments, and what is beside
+ *		 them, belongs to the caller: mmap() and munmap()
+ * @MSHARE_OWN: only such a range has a meaning: the attachment is the caller's
+ */
+enum mshare_how {
+	MSHARE_CHANGES,
+	MSHARE_READS,
+	MSHARE_MAPS,
+	MSHARE_OWN,
 };
 
 #ifdef CONFIG_MSHARE
@@ -208,6 +223,28 @@ static inline bool mshare_cuts(struct mm_struct *mm, unsigned long start,
 	return mm_has_mshare(mm) && __mshare_cuts(mm, start, end);
 }
 
+int __mshare_recheck(struct mm_struct *mm, unsigned long start,
+		     unsigned long len);
+
+/**
+ * mshare_recheck() - is the range still outside, as mshare_enter() found?
+ * @mm: the mm that the call works on
+ * @start: first address in bytes
+ * @len: length in bytes
+ *
+ * A region may have been attached between mshare_enter() and the taking of the
+ * mmap_lock.
+ *
+ * Context: system call; mmap_lock of @mm held.
+ * Return: 0, or -ERESTARTNOINTR to be returned from the system call, which
+ * starts again.
+ */
+static inline int mshare_recheck(struct mm_struct *mm, unsigned long start,
+				 unsigned long len)
+{
+	return mm_has_mshare(mm) ? __mshare_recheck(mm, start, len) : 0;
+}
+
 int __mshare_refuse(struct mm_struct *mm, unsigned long start,
 		    unsigned long len);
 
@@ -242,7 +279,7 @@ static inline unsigned long mshare_pages(struct mm_struct *mm)
 }
 
 int __mshare_enter(struct mshare_call *call, unsigned long start,
-		   unsigned long len, enum mshare_over over);
+		   unsigned long len, enum mshare_how how);
 int __mshare_enter_mmap(struct mshare_call *call, struct file *file,
 			unsigned long addr, unsigned long len,
 			unsigned long flags);
@@ -254,11 +291,11 @@ unsigned long __mshare_get_unmapped_area(struct mm_struct *host,
 
 /* See __mshare_enter() */
 static inline int mshare_enter(struct mshare_call *call, unsigned long start,
-			       unsigned long len, enum mshare_over over)
+			       unsigned long len, enum mshare_how how)
 {
 	if (likely(!mm_has_mshare(call->mm)))
 		return 0;
-	return __mshare_enter(call, start, len, over);
+	return __mshare_enter(call, start, len, how);
 }
 
 /* See __mshare_enter_mmap() */
@@ -351,6 +388,16 @@ static inline void mshare_mmdrop(struct mm_struct *mm)
 
 struct mem_cgroup *mshare_memcg(struct mm_struct *host);
 
+/**
+ * in_mshare() - is the current task at work on a region?
+ *
+ * Then what it allocates is for the region, which has an active memcg.
+ */
+static inline bool in_mshare(void)
+{
+	return current->in_mshare;
+}
+
 /* Between mm/mshare.c and fs/msharefs/ */
 struct mshare_region *mshare_region_create(unsigned long start,
 					   unsigned long size);
@@ -370,6 +417,8 @@ int msharefs_open(const char __user *name, int oflag, umode_t mode,
 		  int (*attach)(struct file *file, void *arg), void *arg);
 int msharefs_unlink(const char __user *name,
 		    int (*detach)(struct mshare_region *region));
+int msharefs_hold_name(struct file *file);
+void msharefs_release_name(struct file *file);
 struct mshare_region *msharefs_region(struct file *file);
 
 /* The architecture's part: arch/x86/mm/tlb.c, arch/x86/include/asm/mshare.h */
@@ -415,6 +464,12 @@ static inline bool mshare_cuts(struct mm_struct *mm, unsigned long start,
 	return false;
 }
 
+static inline int mshare_recheck(struct mm_struct *mm, unsigned long start,
+				 unsigned long len)
+{
+	return 0;
+}
+
 static inline int mshare_refuse(struct mm_struct *mm, unsigned long start,
 				unsigned long len)
 {
@@ -427,7 +482,7 @@ static inline unsigned long mshare_pages(struct mm_struct *mm)
 }
 
 static inline int mshare_enter(struct mshare_call *call, unsigned long start,
-			       unsigned long len, enum mshare_over over)
+			       unsigned long len, enum mshare_how how)
 {
 	return 0;
 }
@@ -490,6 +545,11 @@ static inline void mshare_mmdrop(struct mm_struct *mm)
 static inline struct mem_cgroup *mshare_memcg(struct mm_struct *host)
 {
 	return NULL;
+}
+
+static inline bool in_mshare(void)
+{
+	return false;
 }
 
 #endif /* CONFIG_MSHARE */

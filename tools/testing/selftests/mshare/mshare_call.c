@@ -394,7 +394,7 @@ TEST_F(call, attaching_refuses_ranges_that_are_not_the_regions)
 }
 
 /* Until the issues that bring these. */
-TEST_F(call, partial_relocated_and_read_only_attachments_are_not_supported)
+TEST_F(call, partial_and_relocated_attachments_are_not_supported)
 {
 	unsigned long a = (unsigned long)self->addr;
 	size_t g = self->len;
@@ -404,22 +404,11 @@ TEST_F(call, partial_relocated_and_read_only_attachments_are_not_supported)
 	EXPECT_NOT_ATTACHED(EOPNOTSUPP, &self->a, a + g, g, O_RDWR);
 	EXPECT_NOT_ATTACHED(EOPNOTSUPP, &self->a, a + g, 2 * g, O_RDWR);
 	EXPECT_NOT_ATTACHED(EOPNOTSUPP, &self->a, a + 8 * g, 2 * g, O_RDWR);
-	EXPECT_NOT_ATTACHED(EOPNOTSUPP, &self->a, 0, 0, O_RDONLY);
-	EXPECT_NOT_ATTACHED(EOPNOTSUPP, &self->a, a, 2 * g, O_RDONLY);
-	EXPECT_NOT_ATTACHED(EOPNOTSUPP, &self->a, a, 2 * g, O_RDONLY | O_CREAT);
 	/* What is wrong in itself stays wrong. */
 	EXPECT_NOT_ATTACHED(EINVAL, &self->a, a, page(), O_RDONLY);
 	EXPECT_NOT_ATTACHED(EEXIST, &self->a, a, 2 * g, O_RDONLY | O_CREAT | O_EXCL);
 	/* And they can still attach as they may. */
 	EXPECT_OK(peer_attach(&self->a, self->name));
-}
-
-TEST_F(call, creating_read_only_is_not_supported)
-{
-	EXPECT_NOT_CREATED(EOPNOTSUPP, self->addr, self->len,
-			   O_RDONLY | O_CREAT | O_EXCL);
-	EXPECT_NOT_CREATED(EOPNOTSUPP, self->addr, self->len, O_RDONLY | O_CREAT);
-	EXPECT_NOT_CREATED(EINVAL, self->addr, page(), O_RDONLY | O_CREAT);
 }
 
 /* Until adoption comes. The mapping must not notice. */
@@ -621,9 +610,13 @@ FIXTURE_TEARDOWN(perm)
 
 TEST_F(perm, the_files_permissions_decide_about_attaching)
 {
-	/* Read-only attachments come later, but not for those without right. */
-	EXPECT_NOT_ATTACHED(variant->read ? EOPNOTSUPP : EACCES, &self->user,
-			    0, 0, O_RDONLY);
+	if (variant->read) {
+		EXPECT_OK(PEER(&self->user, do_mshare, self->name, 0, 0,
+			       O_RDONLY, 0));
+		EXPECT_OK(peer_munmap(&self->user, self->addr, self->len));
+	} else {
+		EXPECT_NOT_ATTACHED(EACCES, &self->user, 0, 0, O_RDONLY);
+	}
 	if (variant->read && variant->write) {
 		EXPECT_OK(peer_attach(&self->user, self->name));
 	} else {
@@ -813,14 +806,11 @@ static long do_exec(const struct request *rq)
 	return try_exec((void *)rq->a[0]);
 }
 
-/* Refused for now, or not executable; never executable. */
+/* Attached, and not executable. */
 static void never_executable(struct __test_metadata *_metadata, struct peer *p,
 			     const char *name, void *addr)
 {
-	if (peer_attach(p, name)) {
-		EXPECT_EQ(EOPNOTSUPP, errno);
-		return;
-	}
+	ASSERT_OK(peer_attach(p, name));
 	EXPECT_EQ(SIGSEGV, fault_sig(PEER(p, do_exec, NULL, L(addr))));
 	EXPECT_NE(42, PEER(p, do_try_code, NULL, L(at(addr, page()))));
 }
