@@ -25,6 +25,7 @@
  * Documentation/mm/mshare.rst has the whole story; what must be flushed, and
  * when, is told in arch/x86/mm/tlb.c.
  */
+#include <linux/cgroup.h>
 #include <linux/cred.h>
 #include <linux/fs.h>
 #include <linux/hugetlb.h>
@@ -43,6 +44,7 @@
 #include <linux/shmem_fs.h>
 #include <linux/slab.h>
 #include <linux/syscalls.h>
+#include <linux/user_namespace.h>
 #include <uapi/linux/mshare.h>
 
 #include <asm/mshare.h>
@@ -50,6 +52,7 @@
 #include <asm/tlb.h>
 
 #include "internal.h"
+#include "mshare_internal.h"
 
 /**
  * struct mshare_region - a range of addresses with VMAs and page tables
@@ -59,6 +62,11 @@
  * @size: length in bytes
  * @nr_attached: attached mms
  * @memcg: the creator's memory cgroup, which pays; NULL if there are none
+ * @hugetlb_css: the creator's hugetlb cgroup
+ * @ucounts: the creator's, to whom locked memory is charged
+ * @creator: the task that is making the region; nobody else may attach it yet
+ * @locked: how many pages of that are; changed under the host's mmap_lock, held
+ *	    for writing
  */
 struct mshare_region {
 	struct percpu_ref users;
@@ -67,10 +75,139 @@ struct mshare_region {
 	unsigned long size;
 	atomic_long_t nr_attached;
 	struct mem_cgroup *memcg;
+#ifdef CONFIG_CGROUP_HUGETLB
+	struct cgroup_subsys_state *hugetlb_css;
+#endif
+	struct ucounts *ucounts;
+	struct task_struct *creator;
+	unsigned long locked;
 };
 
 /* The host's mmap_lock may be taken where an attached mm's is held. */
 static struct lock_class_key mshare_host_mmap_lock_key;
+
+/*
+ * Locked memory
+ *
+ * It is charged to the user who created the region, as that of a SysV segment
+ * is: it has nobody's lifetime but the region's. Who locks more asks
+ * mshare_may_lock(), which charges at once, so that two who ask at a time don't
+ * both get the last page; and mshare_settle_locked() makes good for what a call
+ * did not lock after all, or unlocked.
+ */
+
+static DEFINE_SPINLOCK(mshare_memlock_lock);
+
+/**
+ * mshare_may_lock() - may so much more be locked in a region?
+ * @host: the region's host
+ * @nr_pages: how much more, in pages
+ *
+ * The limit is the caller's. To be followed by mshare_leave().
+ *
+ * Context: system call; mmap_lock of @host held for writing.
+ */
+bool mshare_may_lock(struct mm_struct *host, unsigned long nr_pages)
+{
+	struct mshare_region *region = host->mshare_region;
+	unsigned long limit = rlimit(RLIMIT_MEMLOCK);
+	bool may = true;
+	long locked;
+
+	mmap_assert_write_locked(host);
+	if (limit != RLIM_INFINITY)
+		limit >>= PAGE_SHIFT;
+
+	/* Who fails must not make another fail. */
+	spin_lock(&mshare_memlock_lock);
+	locked = inc_rlimit_ucounts(region->ucounts, UCOUNT_RLIMIT_MEMLOCK,
+				    nr_pages);
+	if ((locked == LONG_MAX || locked > limit) && !capable(CAP_IPC_LOCK)) {
+		dec_rlimit_ucounts(region->ucounts, UCOUNT_RLIMIT_MEMLOCK,
+				   nr_pages);
+		may = false;
+	}
+	spin_unlock(&mshare_memlock_lock);
+
+	if (may)
+		WRITE_ONCE(region->locked, region->locked + nr_pages);
+	return may;
+}
+
+/* The host's mmap_lock is held for writing. */
+static void mshare_charge_locked(struct mshare_region *region,
+				 unsigned long nr_pages)
+{
+	long more = nr_pages - region->locked;
+
+	if (more > 0)
+		inc_rlimit_ucounts(region->ucounts, UCOUNT_RLIMIT_MEMLOCK, more);
+	else if (more < 0)
+		dec_rlimit_ucounts(region->ucounts, UCOUNT_RLIMIT_MEMLOCK, -more);
+	WRITE_ONCE(region->locked, nr_pages);
+}
+
+/*
+ * At the end of every call, with no lock held. If the counts are seen equal
+ * while another call is changing them then that one will see to it.
+ */
+static void mshare_settle_locked(struct mm_struct *host)
+{
+	struct mshare_region *region = host->mshare_region;
+
+	if (likely(READ_ONCE(region->locked) == READ_ONCE(host->locked_vm)))
+		return;
+	/*
+	 * Whoever has the lock may wait for a page that never comes. A task
+	 * that was killed doesn't; the next call, or the end, settles it.
+	 */
+	if (mmap_write_lock_killable(host))
+		return;
+	mshare_charge_locked(region, host->locked_vm);
+	mmap_write_unlock(host);
+}
+
+/*
+ * The hugetlb cgroup
+ */
+
+#ifdef CONFIG_CGROUP_HUGETLB
+static void mshare_get_hugetlb_css(struct mshare_region *region)
+{
+	region->hugetlb_css = task_get_css(current, hugetlb_cgrp_id);
+}
+
+static void mshare_put_hugetlb_css(struct mshare_region *region)
+{
+	css_put(region->hugetlb_css);
+}
+
+/**
+ * mshare_hugetlb_css() - the hugetlb cgroup that pays for a region
+ * @host: the region's host mm
+ *
+ * A cgroup that was removed is represented by its nearest ancestor that was
+ * not.
+ *
+ * Context: any; the region holds the cgroup and that its ancestors.
+ */
+struct cgroup_subsys_state *mshare_hugetlb_css(struct mm_struct *host)
+{
+	struct cgroup_subsys_state *css = host->mshare_region->hugetlb_css;
+
+	while (css_is_dying(css))
+		css = css->parent;
+	return css;
+}
+#else
+static void mshare_get_hugetlb_css(struct mshare_region *region)
+{
+}
+
+static void mshare_put_hugetlb_css(struct mshare_region *region)
+{
+}
+#endif
 
 /*
  * Regions
@@ -123,7 +260,14 @@ static int mshare_alloc_tables(struct mshare_region *region)
 	return 0;
 }
 
-static pud_t *mshare_pud_table(struct mm_struct *host, unsigned long addr)
+/**
+ * mshare_pud_table() - the PUD table of a granule
+ * @host: the host
+ * @addr: an address in the granule, in the host
+ *
+ * Context: any; the table of a region that is attached somewhere is constant.
+ */
+pud_t *mshare_pud_table(struct mm_struct *host, unsigned long addr)
 {
 	p4d_t *p4d = p4d_offset(pgd_offset(host, addr), addr);
 
@@ -153,11 +297,17 @@ struct mshare_region *mshare_region_create(unsigned long start,
 
 	region->start = start;
 	region->size = size;
+	region->creator = current;
+
+	err = -ENOMEM;
+	region->ucounts = get_ucounts(current_ucounts());
+	if (!region->ucounts)
+		goto free_region;
 
 	err = percpu_ref_init(&region->users, mshare_region_release, 0,
 			      GFP_KERNEL_ACCOUNT);
 	if (err)
-		goto free_region;
+		goto put_ucounts;
 
 	err = -ENOMEM;
 	region->mm = mm_alloc();
@@ -165,6 +315,7 @@ struct mshare_region *mshare_region_create(unsigned long start,
 		goto exit_ref;
 
 	region->memcg = get_mem_cgroup_from_mm(current->mm);
+	mshare_get_hugetlb_css(region);
 	mshare_init_host(region->mm, region);
 	lru_gen_add_mm(region->mm);
 
@@ -177,6 +328,8 @@ struct mshare_region *mshare_region_create(unsigned long start,
 
 exit_ref:
 	percpu_ref_exit(&region->users);
+put_ucounts:
+	put_ucounts(region->ucounts);
 free_region:
 	kfree(region);
 	return ERR_PTR(err);
@@ -204,6 +357,8 @@ void mshare_region_kill(struct mshare_region *region)
  * There are none any more, but a lockless walker (GUP-fast) may still be
  * below them, so they are freed as page tables are.
  *
+ * What was locked is not any more.
+ *
  * Context: exit_mmap(), mmap_lock held for writing.
  */
 void __mshare_exit_host(struct mm_struct *mm)
@@ -211,6 +366,8 @@ void __mshare_exit_host(struct mm_struct *mm)
 	struct mshare_region *region = mm->mshare_region;
 	unsigned long addr, end = region->start + region->size;
 	struct mmu_gather gather, *tlb = &gather;
+
+	mshare_charge_locked(region, 0);
 
 	tlb_gather_mmu_fullmm(tlb, mm);
 	for (addr = region->start; addr != end; addr += MSHARE_GRANULE) {
@@ -252,6 +409,8 @@ void __mshare_mmdrop(struct mm_struct *mm)
 
 	percpu_ref_exit(&region->users);
 	mem_cgroup_put(region->memcg);
+	mshare_put_hugetlb_css(region);
+	put_ucounts(region->ucounts);
 	kfree(region);
 }
 
@@ -344,49 +503,94 @@ static struct mshare_attachment *mshare_find(struct mm_struct *mm,
 	return NULL;
 }
 
-/*
- * Link the region's tables into an mm. The order matters: nothing is linked
- * before every CPU that runs the mm, or is going to, takes part in the
- * flushes of the host; see arch_mshare_publish().
+/**
+ * mshare_new_attachment() - all that attaching may fail for
+ * @vma: the VMA that attaches a region, of a file of msharefs
  *
- * Called in the making of @vma, which may fail later or not be in the mm's
- * tree yet: with the mmap_lock of its mm held for writing or, in fork, with
- * the mm not visible to anyone.
+ * Of the P4D tables that this makes in the mm, unmapping @vma, once it is in
+ * the mm's tree, frees the unused.
+ *
+ * Context: mmap_lock of the mm held for writing or, in fork, the mm is not
+ * visible to anyone.
+ * Return: what mshare_publish() is to be called with, or kfree(); or NULL.
  */
-static int mshare_splice(struct vm_area_struct *vma,
-			 struct mshare_region *region)
+struct mshare_attachment *mshare_new_attachment(struct vm_area_struct *vma)
 {
+	struct mshare_region *region = vma->vm_private_data;
 	struct mm_struct *mm = vma->vm_mm;
 	struct mshare_attachment *att;
 	unsigned long addr;
 
-	/* Of the P4D tables that this makes unmapping @vma frees the unused. */
 	for (addr = vma->vm_start; addr != vma->vm_end; addr += MSHARE_GRANULE)
 		if (!p4d_alloc(mm, pgd_offset(mm, addr), addr))
-			return -ENOMEM;
+			return NULL;
 
 	att = kmalloc(sizeof(*att), GFP_KERNEL_ACCOUNT);
 	if (!att)
-		return -ENOMEM;
+		return NULL;
 	att->region = region;
 	att->host = region->mm;
 	att->start = vma->vm_start;
 	att->end = vma->vm_end;
 	att->delta = mshare_delta(region, vma->vm_start, vma->vm_pgoff);
 	att->vm_flags = vma->vm_flags;
+	return att;
+}
 
-	/* Nothing fails from here on. */
-	atomic_long_inc(&region->nr_attached);
+/**
+ * mshare_publish() - attach an mm, but for the link in its page tables
+ * @mm: the mm
+ * @att: from mshare_new_attachment()
+ *
+ * When it returns, every CPU that runs @mm, or is going to, takes part in the
+ * flushes of the host (see arch_mshare_publish()), faults and memory calls of
+ * @mm in the range go to the host, and no lockless walk of the range by @mm is
+ * under way or will start: each has interrupts off and looks for attachments
+ * first.
+ *
+ * Context: as mshare_new_attachment(). May sleep.
+ */
+void mshare_publish(struct mm_struct *mm, struct mshare_attachment *att)
+{
+	atomic_long_inc(&att->region->nr_attached);
 	hlist_add_head_rcu(&att->node, &mm->mshare_attachments);
 	arch_mshare_publish(mm);
+}
+
+/**
+ * mshare_link() - link a region's tables into an mm
+ * @mm: the mm
+ * @att: published before
+ *
+ * Context: as mshare_new_attachment().
+ */
+void mshare_link(struct mm_struct *mm, struct mshare_attachment *att)
+{
+	unsigned long addr;
 
 	for (addr = att->start; addr != att->end; addr += MSHARE_GRANULE) {
 		pud_t *pud = mshare_pud_table(att->host, addr + att->delta);
 		p4d_t *p4d = p4d_offset(pgd_offset(mm, addr), addr);
 
 		VM_WARN_ON_ONCE(!p4d_none(*p4d));
-		set_p4d(p4d, arch_mshare_p4d(pud, vma->vm_flags));
+		set_p4d(p4d, arch_mshare_p4d(pud, att->vm_flags));
 	}
+}
+
+/*
+ * Attach the mm of @vma, whose making may fail later, or which may not be in
+ * the mm's tree yet.
+ */
+static int mshare_splice(struct vm_area_struct *vma)
+{
+	struct mshare_attachment *att = mshare_new_attachment(vma);
+
+	if (!att)
+		return -ENOMEM;
+
+	/* Nothing fails from here on. */
+	mshare_publish(vma->vm_mm, att);
+	mshare_link(vma->vm_mm, att);
 	return 0;
 }
 
@@ -436,7 +640,7 @@ void mshare_unmap(struct vm_area_struct *vma)
  */
 int mshare_fork(struct vm_area_struct *dst_vma, struct vm_area_struct *src_vma)
 {
-	return mshare_splice(dst_vma, src_vma->vm_private_data);
+	return mshare_splice(dst_vma);
 }
 
 /* The core asks before it cuts a VMA in two, whoever wants it. */
@@ -459,8 +663,15 @@ static const struct vm_operations_struct mshare_vm_ops = {
 static int mshare_may_attach(struct mshare_region *region, unsigned long addr,
 			     unsigned long len, unsigned long pgoff)
 {
+	struct task_struct *creator = smp_load_acquire(&region->creator);
 	struct mm_struct *mm = current->mm;
 
+	/*
+	 * Adoption is going to replace the tables. Who watches files being
+	 * opened (fanotify) may have the file already.
+	 */
+	if (creator && creator != current)
+		return -EBUSY;
 	/* Parts of a region and other addresses than its own: not yet. */
 	if (addr != region->start || len != region->size || pgoff)
 		return -EOPNOTSUPP;
@@ -481,6 +692,34 @@ static vm_flags_t mshare_vm_flags(unsigned long prot)
 	if (prot & PROT_EXEC)
 		flags |= VM_EXEC | VM_MAYEXEC;
 	return flags;
+}
+
+/**
+ * mshare_new_vma() - the VMA of an attachment, for one that is not mmap()ed
+ * @mm: its mm
+ * @file: the region's file
+ * @start: first address
+ * @end: first address behind it
+ * @vm_flags: from mshare_vm_flags()
+ *
+ * Return: the VMA, to be freed by remove_vma(), or NULL.
+ */
+struct vm_area_struct *mshare_new_vma(struct mm_struct *mm, struct file *file,
+				      unsigned long start, unsigned long end,
+				      vm_flags_t vm_flags)
+{
+	struct vm_area_struct *vma = vm_area_alloc(mm);
+
+	if (!vma)
+		return NULL;
+	vma_set_range(vma, start, end, 0);
+	/* As every new VMA, it counts as written to. */
+	vm_flags_init(vma, vm_flags | VM_SOFTDIRTY);
+	vma_set_page_prot(vma);
+	vma->vm_file = get_file(file);
+	vma->vm_ops = &mshare_vm_ops;
+	vma->vm_private_data = msharefs_region(file);
+	return vma;
 }
 
 /**
@@ -516,7 +755,7 @@ int mshare_mmap(struct file *file, struct vm_area_struct *vma)
 	vma->vm_private_data = region;
 	vma_start_write(vma);
 	vm_flags_reset(vma, mshare_vm_flags(prot));
-	return mshare_splice(vma, region);
+	return mshare_splice(vma);
 }
 
 /**
@@ -590,11 +829,11 @@ static long mshare_attach_prot(struct file *file, unsigned long addr)
 }
 
 /*
- * Attach the region of @file to the current process.
- * Return: 0, -EBUSY if something is in the way, or another negative error.
+ * Attach the region of @file to the current process. What is mapped in the
+ * range is in the way, or, with @adopt, becomes the content of the region.
  */
 static int mshare_attach(struct file *file, unsigned long prot,
-			 unsigned long addr, unsigned long len)
+			 unsigned long addr, unsigned long len, bool adopt)
 {
 	struct mshare_region *region = msharefs_region(file);
 	struct mm_struct *mm = current->mm;
@@ -608,9 +847,14 @@ static int mshare_attach(struct file *file, unsigned long prot,
 	if (err)
 		goto unlock;
 	err = -EBUSY;
-	if (mshare_find_region(mm, region) ||
-	    find_vma_intersection(mm, addr, addr + len))
+	if (mshare_find_region(mm, region))
 		goto unlock;
+	if (find_vma_intersection(mm, addr, addr + len)) {
+		if (adopt)
+			err = mshare_adopt(file, region->mm, addr, addr + len,
+					   mshare_vm_flags(prot));
+		goto unlock;
+	}
 	err = -ENOMEM;
 	if (mm->map_count > sysctl_max_map_count)
 		goto unlock;
@@ -668,30 +912,23 @@ static struct mshare_region *mshare_make_region(void *arg)
 {
 	const struct mshare_args *args = arg;
 
-	/* Adoption of what is mapped: not yet. */
-	if (mmap_read_lock_killable(current->mm))
-		return ERR_PTR(-EINTR);
-	if (find_vma_intersection(current->mm, args->addr,
-				  args->addr + args->len)) {
-		mmap_read_unlock(current->mm);
-		return ERR_PTR(-EOPNOTSUPP);
-	}
-	mmap_read_unlock(current->mm);
-
 	return mshare_region_create(args->addr, args->len);
 }
 
 static int mshare_attach_new(struct file *file, void *arg)
 {
 	const struct mshare_args *args = arg;
+	struct mshare_region *region = msharefs_region(file);
 	long prot = mshare_attach_prot(file, args->addr);
 	int err;
 
 	if (prot < 0)
 		return prot;
-	err = mshare_attach(file, prot, args->addr, args->len);
-	/* Mapped since mshare_make_region() looked: as if it had been before. */
-	return err == -EBUSY ? -EOPNOTSUPP : err;
+	err = mshare_attach(file, prot, args->addr, args->len, true);
+	/* The tables are final now. */
+	if (!err)
+		smp_store_release(&region->creator, NULL);
+	return err;
 }
 
 static int mshare_attach_existing(struct file *file, void *arg)
@@ -724,7 +961,7 @@ static int mshare_attach_existing(struct file *file, void *arg)
 	err = msharefs_hold_name(file);
 	if (err)
 		return err;
-	err = mshare_attach(file, prot, args.addr, args.len);
+	err = mshare_attach(file, prot, args.addr, args.len, false);
 	msharefs_release_name(file);
 	return err;
 }
@@ -899,6 +1136,7 @@ static bool mshare_begin(struct mshare_call *call,
 	call->region = att->region;
 	call->mm = att->host;
 	call->delta = att->delta;
+	call->end = att->end + att->delta;
 	call->vm_flags = att->vm_flags;
 	call->old_memcg = set_active_memcg(mshare_memcg(att->host));
 	call->old_over_high = mem_cgroup_set_over_high(0);
@@ -941,7 +1179,7 @@ static void mshare_end(struct mshare_call *call, bool throttle)
 
 /**
  * __mshare_enter() - find out whom a system call's range belongs to
- * @call: made by MSHARE_CALL() for current->mm
+ * @call: made by MSHARE_CALL() for current->mm, or an mm that the caller holds
  * @start: first address in bytes
  * @len: length in bytes
  * @how: what the call does
@@ -952,7 +1190,10 @@ static void mshare_end(struct mshare_call *call, bool throttle)
  * calls mshare_recheck() when it has the mmap_lock, unless @how is MSHARE_MAPS
  * or MSHARE_OWN.
  *
- * Context: task context; no mmap_lock held.
+ * @call may be for another mm than the current one, if the caller holds that.
+ *
+ * Context: task context; no mmap_lock held, or that of @call->mm, in which case
+ * there is nothing to recheck, but it must be let go of in a region.
  * Return: 0, or -EINVAL if the range crosses an edge of an attachment, or
  * -EACCES if the region is attached read-only and @how changes it.
  */
@@ -996,25 +1237,27 @@ int __mshare_enter(struct mshare_call *call, unsigned long start,
 	return ret;
 }
 
-/*
- * What can be mapped in a region: ordinary memory, of which every page has a
- * struct page that stays what it is. An allow list, since VM_PFNMAP and the
- * like show only after ->mmap, when what was mapped there is gone; and by the
- * file system, since sysfs and procfs have regular files that are devices.
+/**
+ * mshare_may_map() - can this be mapped in a region?
+ * @file: what is to be mapped, or NULL for anonymous memory
+ * @flags: of mmap(2)
+ *
+ * What can is ordinary memory, of which every page has a struct page that stays
+ * what it is. An allow list, since VM_PFNMAP and the like show only after
+ * ->mmap, when what was mapped there is gone; and by the file system, since
+ * sysfs and procfs have regular files that are devices.
+ *
+ * Context: any task context.
+ * Return: 0, or -EINVAL, or -EOPNOTSUPP for what cannot be yet.
  */
-static int mshare_may_map(struct file *file, unsigned long flags)
+int mshare_may_map(struct file *file, unsigned long flags)
 {
 	struct inode *inode;
 
 	if (flags & MAP_GROWSDOWN)
 		return -EINVAL;
-	/* Not yet. */
-	if (flags & (MAP_HUGETLB | MAP_LOCKED))
-		return -EOPNOTSUPP;
-	if (!file || shmem_file(file))
+	if (!file || shmem_file(file) || is_file_hugepages(file))
 		return 0;
-	if (is_file_hugepages(file))
-		return -EOPNOTSUPP;
 
 	inode = file_inode(file);
 	/* /dev/zero, which is anonymous memory by another name. */
@@ -1025,11 +1268,9 @@ static int mshare_may_map(struct file *file, unsigned long flags)
 	inode = d_real_inode(file_dentry(file));
 	if (!S_ISREG(inode->i_mode))
 		return -EINVAL;
-	if (IS_DAX(inode))
-		return -EOPNOTSUPP;
 	if (shmem_mapping(inode->i_mapping))
 		return 0;
-	/* Page cache of something, be it a disk or a server. */
+	/* Page cache of something, be it a disk or a server; or DAX. */
 	if (inode_to_bdi(inode) == &noop_backing_dev_info)
 		return -EINVAL;
 	return 0;
@@ -1048,7 +1289,7 @@ static int mshare_may_map(struct file *file, unsigned long flags)
  *
  * Context: task context; no mmap_lock held.
  * Return: 0, or -EINVAL if the range crosses an edge of an attachment or what
- * is to be mapped cannot be shared, or -EOPNOTSUPP if it can't yet.
+ * is to be mapped cannot be shared.
  */
 int __mshare_enter_mmap(struct mshare_call *call, struct file *file,
 			unsigned long addr, unsigned long len,
@@ -1077,6 +1318,68 @@ int __mshare_enter_mmap(struct mshare_call *call, struct file *file,
 }
 
 /**
+ * __mshare_enter_mremap() - as mshare_enter(), for mremap(2)
+ * @call: made by MSHARE_CALL() for current->mm
+ * @addr: first address of what is to be moved or resized
+ * @old_len: length in bytes, a multiple of the page size, or 0 to duplicate
+ * @new_addr: with MREMAP_FIXED, where it is to go to
+ * @new_len: length in bytes there, a multiple of the page size, not 0
+ * @flags: of mremap(2)
+ *
+ * Nothing goes from an address space to another: what is in a region stays in
+ * it, and what is not stays out. The attachment itself, exactly or with what is
+ * beside it, does not move. Without MREMAP_FIXED, where it goes is
+ * mshare_place()'s business.
+ *
+ * Otherwise the caller calls mshare_recheck() for both ranges when it has the
+ * mmap_lock.
+ *
+ * Context: task context; no mmap_lock held.
+ * Return: 0, or -EINVAL if one of the ranges crosses an edge of an attachment,
+ * is one, or is in another region than the other or in none, or -EACCES if the
+ * region is attached read-only.
+ */
+int __mshare_enter_mremap(struct mshare_call *call, unsigned long addr,
+			  unsigned long old_len, unsigned long new_addr,
+			  unsigned long new_len, unsigned long flags)
+{
+	unsigned long end = addr + max(old_len, PAGE_SIZE);
+	struct mshare_attachment *att, *to = NULL;
+	enum mshare_relation relation;
+	int ret = 0;
+
+	/* Too long for any mapping: at most it crosses an edge. */
+	if (end < addr)
+		end = ULONG_MAX;
+
+	rcu_read_lock();
+	relation = mshare_relate(call->mm, addr, end, &att);
+	if (relation == MSHARE_NONE)
+		att = NULL;
+	else if (relation != MSHARE_INSIDE)
+		ret = -EINVAL;
+
+	/* A bad new range, which is refused by and by, is nobody's. */
+	if (!ret && (flags & MREMAP_FIXED) &&
+	    !mshare_no_range(new_addr, new_len)) {
+		relation = mshare_relate(call->mm, new_addr, new_addr + new_len,
+					 &to);
+		if (relation == MSHARE_CUTS || relation == MSHARE_COVERS ||
+		    to != att)
+			ret = -EINVAL;
+	}
+
+	if (!ret && att) {
+		if (!(att->vm_flags & VM_WRITE))
+			ret = -EACCES;
+		else	/* if that fails then there is nothing left to act on */
+			mshare_begin(call, att);
+	}
+	rcu_read_unlock();
+	return ret;
+}
+
+/**
  * __mshare_leave() - the call on the host is done
  * @call: as it came from mshare_enter()
  *
@@ -1084,6 +1387,7 @@ int __mshare_enter_mmap(struct mshare_call *call, struct file *file,
  */
 void __mshare_leave(struct mshare_call *call)
 {
+	mshare_settle_locked(call->mm);
 	mshare_end(call, true);
 }
 
@@ -1106,34 +1410,42 @@ static unsigned long mshare_find_room(struct mm_struct *host, unsigned long len,
  * __mshare_get_unmapped_area() - find room in a region
  * @host: the region's host
  * @file: what is to be mapped, or NULL
- * @hint: address in the host, in the region
+ * @hint: address in the host; of use only in the region
  * @len: length in bytes
  * @pgoff: offset in the file in pages
  *
  * Context: mmap_lock of @host held for writing.
- * Return: the hint, if the range is free, or another address in the region, or
- * -ENOMEM. Huge pages are possible where they are elsewhere.
+ * Return: the hint, rounded up for hugetlb, if the range is free, or another
+ * address in the region, or -ENOMEM. Huge pages are possible where they are
+ * elsewhere.
  */
 unsigned long __mshare_get_unmapped_area(struct mm_struct *host,
 					 struct file *file, unsigned long hint,
 					 unsigned long len, unsigned long pgoff)
 {
-	unsigned long end = host->mshare_region->start +
-			    host->mshare_region->size;
+	unsigned long start = host->mshare_region->start;
+	unsigned long end = start + host->mshare_region->size;
+	bool huge = file && is_file_hugepages(file);
+	unsigned long align = huge ? huge_page_size(hstate_file(file)) : PAGE_SIZE;
 	unsigned long addr = -ENOMEM;
 
 	hint &= PAGE_MASK;
+	if (huge)
+		hint = ALIGN(hint, align);
 	len = PAGE_ALIGN(len);
 	if (!len || len > host->mshare_region->size)
 		return -ENOMEM;
-	if (hint <= end - len && !find_vma_intersection(host, hint, hint + len))
+	if (hint >= start && hint <= end - len &&
+	    !find_vma_intersection(host, hint, hint + len))
 		return hint;
+	if (huge)
+		return mshare_find_room(host, len, align, 0);
 
 	if (IS_ENABLED(CONFIG_TRANSPARENT_HUGEPAGE) && len >= PMD_SIZE)
 		addr = mshare_find_room(host, len, PMD_SIZE, file ?
 					(pgoff << PAGE_SHIFT) & ~PMD_MASK : 0);
 	if (IS_ERR_VALUE(addr))
-		addr = mshare_find_room(host, len, PAGE_SIZE, 0);
+		addr = mshare_find_room(host, len, align, 0);
 	return addr;
 }
 

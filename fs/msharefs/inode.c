@@ -166,6 +166,12 @@ struct mshare_region *msharefs_region(struct file *file)
 	return MSHAREFS_I(file_inode(file))->region;
 }
 
+/* See mshare_is_region() */
+bool __mshare_is_region(const struct file *file)
+{
+	return file->f_op == &msharefs_region_fops;
+}
+
 /*
  * Inodes
  */

@@ -18,6 +18,7 @@
 #include <linux/types.h>
 #include <uapi/linux/mman.h>
 
+struct cgroup_subsys_state;
 struct file;
 struct inode;
 struct mem_cgroup;
@@ -60,6 +61,7 @@ struct mshare_attachment {
  * @region: the region, referenced, or NULL when the call is not inside one
  * @mm: the mm to work on: the region's host, or current->mm
  * @delta: what to add to the caller's address to get the one in @mm
+ * @end: first address in @mm behind what the caller has attached
  * @vm_flags: what the caller may do in the region at most
  * @old_memcg: active memcg to go back to
  * @old_over_high: what the task has to see to in its own memcg
@@ -69,6 +71,7 @@ struct mshare_call {
 	struct mshare_region *region;
 	struct mm_struct *mm;
 	unsigned long delta;
+	unsigned long end;
 	vm_flags_t vm_flags;
 	struct mem_cgroup *old_memcg;
 	unsigned int old_over_high;
@@ -283,6 +286,9 @@ int __mshare_enter(struct mshare_call *call, unsigned long start,
 int __mshare_enter_mmap(struct mshare_call *call, struct file *file,
 			unsigned long addr, unsigned long len,
 			unsigned long flags);
+int __mshare_enter_mremap(struct mshare_call *call, unsigned long addr,
+			  unsigned long old_len, unsigned long new_addr,
+			  unsigned long new_len, unsigned long flags);
 void __mshare_leave(struct mshare_call *call);
 unsigned long __mshare_get_unmapped_area(struct mm_struct *host,
 					 struct file *file, unsigned long hint,
@@ -308,6 +314,19 @@ static inline int mshare_enter_mmap(struct mshare_call *call,
 	return __mshare_enter_mmap(call, file, addr, len, flags);
 }
 
+/* See __mshare_enter_mremap() */
+static inline int mshare_enter_mremap(struct mshare_call *call,
+				      unsigned long addr, unsigned long old_len,
+				      unsigned long new_addr,
+				      unsigned long new_len,
+				      unsigned long flags)
+{
+	if (likely(!mm_has_mshare(call->mm)))
+		return 0;
+	return __mshare_enter_mremap(call, addr, old_len, new_addr, new_len,
+				     flags);
+}
+
 /* See __mshare_leave() */
 static inline void mshare_leave(struct mshare_call *call)
 {
@@ -316,16 +335,31 @@ static inline void mshare_leave(struct mshare_call *call)
 }
 
 /**
- * mshare_place() - where mmap() maps what it was told to
- * @call: from mshare_enter_mmap()
+ * mshare_within() - is an address one that the call may reach up to?
+ * @call: from mshare_enter() or its like
+ * @end: first address in @call->mm behind a range that begins where the call
+ *	 may reach
+ *
+ * What grows in a region stops at the end of what is attached.
+ */
+static inline bool mshare_within(const struct mshare_call *call,
+				 unsigned long end)
+{
+	return likely(!call->region) || end <= call->end;
+}
+
+/**
+ * mshare_place() - where mmap() or mremap() maps what it was told to
+ * @call: from mshare_enter_mmap() or mshare_enter_mremap()
  * @file: what is to be mapped, or NULL
- * @addr: address or hint, of mmap(2)
+ * @addr: the caller's address or hint
  * @len: length in bytes
  * @pgoff: offset in pages
- * @flags: of mmap(2); made MAP_FIXED if the hint is in a region
+ * @flags: of mmap(2); made MAP_FIXED if it goes to a region
  *
  * Context: mmap_lock of @call->mm held for writing.
- * Return: what to tell do_mmap(), or -ENOMEM if there is no room in the region.
+ * Return: what to tell do_mmap() or get_unmapped_area(), or -ENOMEM if there is
+ * no room in the region.
  */
 static inline unsigned long mshare_place(struct mshare_call *call,
 					 struct file *file, unsigned long addr,
@@ -387,6 +421,20 @@ static inline void mshare_mmdrop(struct mm_struct *mm)
 }
 
 struct mem_cgroup *mshare_memcg(struct mm_struct *host);
+struct cgroup_subsys_state *mshare_hugetlb_css(struct mm_struct *host);
+bool mshare_may_lock(struct mm_struct *host, unsigned long nr_pages);
+bool __mshare_is_region(const struct file *file);
+
+/**
+ * mshare_is_region() - is a file that of a region?
+ * @file: any open file, or NULL
+ *
+ * Context: any.
+ */
+static inline bool mshare_is_region(const struct file *file)
+{
+	return file && __mshare_is_region(file);
+}
 
 /**
  * in_mshare() - is the current task at work on a region?
@@ -494,8 +542,23 @@ static inline int mshare_enter_mmap(struct mshare_call *call,
 	return 0;
 }
 
+static inline int mshare_enter_mremap(struct mshare_call *call,
+				      unsigned long addr, unsigned long old_len,
+				      unsigned long new_addr,
+				      unsigned long new_len,
+				      unsigned long flags)
+{
+	return 0;
+}
+
 static inline void mshare_leave(struct mshare_call *call)
 {
+}
+
+static inline bool mshare_within(const struct mshare_call *call,
+				 unsigned long end)
+{
+	return true;
 }
 
 static inline unsigned long mshare_place(struct mshare_call *call,
@@ -545,6 +608,23 @@ static inline void mshare_mmdrop(struct mm_struct *mm)
 static inline struct mem_cgroup *mshare_memcg(struct mm_struct *host)
 {
 	return NULL;
+}
+
+static inline struct cgroup_subsys_state *
+mshare_hugetlb_css(struct mm_struct *host)
+{
+	return NULL;
+}
+
+static inline bool mshare_may_lock(struct mm_struct *host,
+				   unsigned long nr_pages)
+{
+	return true;
+}
+
+static inline bool mshare_is_region(const struct file *file)
+{
+	return false;
 }
 
 static inline bool in_mshare(void)

@@ -26,4 +26,21 @@ static inline p4d_t arch_mshare_p4d(pud_t *pud, vm_flags_t vm_flags)
 	return __p4d(val);
 }
 
+/**
+ * arch_mshare_adopt() - a region gets a mapping that can only be executed
+ * @host: the region's host
+ * @mm: the mm from which it gets it
+ *
+ * Where there are protection keys the mapping has a key that denies access.
+ * No other gets that key in a region (see execute_only_pkey()), but this one
+ * must lose it when it is made readable: the host has to know it.
+ */
+static inline void arch_mshare_adopt(struct mm_struct *host,
+				     const struct mm_struct *mm)
+{
+#ifdef CONFIG_X86_INTEL_MEMORY_PROTECTION_KEYS
+	host->context.execute_only_pkey = mm->context.execute_only_pkey;
+#endif
+}
+
 #endif /* _ASM_X86_MSHARE_H */

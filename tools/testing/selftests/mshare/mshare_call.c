@@ -411,35 +411,7 @@ TEST_F(call, partial_and_relocated_attachments_are_not_supported)
 	EXPECT_OK(peer_attach(&self->a, self->name));
 }
 
-/* Until adoption comes. The mapping must not notice. */
-TEST_F(call, creating_over_mappings_is_not_supported)
-{
-	size_t offs[] = { 0, self->len / 2, 2 * self->len - page() };
-	size_t i;
-
-	for (i = 0; i < ARRAY_SIZE(offs); i++) {
-		void *p = at(self->addr, offs[i]);
-
-		ASSERT_OK(map_anon(p, page(), MAP_PRIVATE));
-		EXPECT_EQ(0, try_write(p, 77));
-		EXPECT_NOT_CREATED(EOPNOTSUPP, self->addr, 2 * self->len, CREATE);
-		EXPECT_EQ(77, try_read(p));
-		ASSERT_OK(munmap(p, page()));
-	}
-	/* A mapping that reaches over an end. */
-	ASSERT_OK(map_anon(at(self->addr, self->len - page()), 2 * page(),
-			   MAP_PRIVATE));
-	EXPECT_NOT_CREATED(EOPNOTSUPP, self->addr, self->len, CREATE);
-	EXPECT_NOT_CREATED(EOPNOTSUPP, at(self->addr, self->len), self->len, CREATE);
-	EXPECT_STREQ("ww", page_states(at(self->addr, self->len - page()), 2));
-	ASSERT_OK(munmap(at(self->addr, self->len - page()), 2 * page()));
-	/* Neighbours do not count. */
-	ASSERT_OK(map_anon(at(self->addr, self->len), page(), MAP_PRIVATE));
-	ASSERT_OK(map_anon(at(self->addr, -page()), page(), MAP_PRIVATE));
-	EXPECT_OK(create(self->name, self->addr, self->len));
-}
-
-/* What can never be shared may already be refused as such. */
+/* What can never be shared. */
 TEST_F(call, creating_over_the_stack_or_an_attachment_is_refused)
 {
 	const char *other = new_name();
@@ -447,12 +419,12 @@ TEST_F(call, creating_over_the_stack_or_an_attachment_is_refused)
 	int before = nr_mapped(NULL, ~0UL);
 
 	stack -= stack % self->len;
-	EXPECT_REFUSED(mshare(self->name, (void *)stack, self->len, CREATE, 0600));
+	EXPECT_ERR(EINVAL, mshare(self->name, (void *)stack, self->len, CREATE, 0600));
 	EXPECT_FALSE(name_exists(self->name));
 	ASSERT_OK(create(other, self->addr, self->len));
 	EXPECT_EQ(before + 1, nr_mapped(NULL, ~0UL));
-	EXPECT_REFUSED(mshare(self->name, self->addr, self->len, CREATE, 0600));
-	EXPECT_REFUSED(mshare(self->name, slot(0), 2 * self->len, CREATE, 0600));
+	EXPECT_ERR(EINVAL, mshare(self->name, self->addr, self->len, CREATE, 0600));
+	EXPECT_ERR(EINVAL, mshare(self->name, slot(0), 2 * self->len, CREATE, 0600));
 	EXPECT_FALSE(name_exists(self->name));
 	EXPECT_EQ(before + 1, nr_mapped(NULL, ~0UL));
 }

@@ -168,6 +168,147 @@ TEST_F_TIMEOUT(failnth, creating, LONG_TIMEOUT)
 	EXPECT_LT(0, nr_failed);
 }
 
+/* Of several kinds, and over an end, so that all of adoption has work to do. */
+static int map_to_adopt(void *addr, void *p)
+{
+	void *left = at(addr, -page());
+	int fd;
+
+	if (map_anon(left, 4 * page(), MAP_PRIVATE) != left ||
+	    map_anon(p, 4 * page(), MAP_PRIVATE) != p ||
+	    map_anon(at(p, 4 * page()), page(), MAP_SHARED) != at(p, 4 * page()))
+		return -1;
+	fd = memfd_create("mshare", MFD_CLOEXEC);
+	if (fd < 0 || ftruncate(fd, 2 * page()) ||
+	    mmap(at(p, 5 * page()), 2 * page(), RW, MAP_PRIVATE | MAP_FIXED, fd, 0) ==
+	    MAP_FAILED)
+		return -1;
+	close(fd);
+	memset(left, 'l', 4 * page());
+	memset(p, 'p', 6 * page());
+	return madvise(p, page(), MADV_MERGEABLE) && errno != EINVAL ? -1 : 0;
+}
+
+static bool adopted_is_whole(void *addr, void *p)
+{
+	return try_read(at(addr, -page())) == 'l' && try_read(addr) == 'l' &&
+	       try_read(p) == 'p' && try_read(at(p, 4 * page())) == 'p' &&
+	       try_read(at(p, 5 * page())) == 'p' && !try_read(at(p, 6 * page()));
+}
+
+TEST_F_TIMEOUT(failnth, adopting, LONG_TIMEOUT)
+{
+	void *left = at(self->addr, -page());
+	char *before, *after;
+
+	NEED_INJECTION();
+	ASSERT_OK(map_to_adopt(self->addr, self->p));
+	before = maps_of(left, self->len + page());
+	EACH_ALLOCATION(create(self->name, self->addr, self->len),
+	({
+		ASSERT_FALSE(name_exists(self->name));
+		after = maps_of(left, self->len + page());
+		ASSERT_STREQ(before, after);
+		free(after);
+		ASSERT_TRUE(adopted_is_whole(self->addr, self->p));
+	}),
+	({
+		ASSERT_TRUE(adopted_is_whole(self->addr, self->p));
+		ASSERT_OK(mshare_unlink(self->name));
+		ASSERT_FALSE(name_exists(self->name));
+		ASSERT_OK(map_to_adopt(self->addr, self->p));
+		free(before);
+		before = maps_of(left, self->len + page());
+	}));
+	EXPECT_LT(20, nr_failed);
+	munmap(left, page());
+}
+
+/* One mapping over both ends is split, and whole again after a failure. */
+TEST_F_TIMEOUT(failnth, adopting_the_middle, LONG_TIMEOUT)
+{
+	void *left = at(self->addr, -page());
+	size_t len = self->len + 2 * page();
+	char *before, *after;
+
+	NEED_INJECTION();
+#define MAP_IT() ({							\
+	ASSERT_EQ(left, mmap(left, len, RW, MAP_PRIVATE | MAP_ANONYMOUS |	\
+			     MAP_FIXED | MAP_NORESERVE, -1, 0));	\
+	*(char *)left = 1;						\
+	*(char *)self->p = 2;						\
+	*(char *)at(self->addr, self->len) = 3;				\
+})
+#define WHOLE() (try_read(left) == 1 && try_read(self->p) == 2 &&	\
+		 try_read(at(self->addr, self->len)) == 3)
+	MAP_IT();
+	before = maps_of(left, len);
+	ASSERT_EQ(1, nr_mapped(left, len));
+	EACH_ALLOCATION(create(self->name, self->addr, self->len),
+	({
+		ASSERT_FALSE(name_exists(self->name));
+		after = maps_of(left, len);
+		ASSERT_STREQ(before, after);
+		free(after);
+		ASSERT_TRUE(WHOLE());
+	}),
+	({
+		ASSERT_EQ(3, nr_mapped(left, len));
+		ASSERT_TRUE(WHOLE());
+		ASSERT_OK(mshare_unlink(self->name));
+		MAP_IT();
+	}));
+	EXPECT_LT(20, nr_failed);
+	munmap(left, len);
+#undef MAP_IT
+#undef WHOLE
+}
+
+/* Reservations of huge pages are neither lost nor given back. */
+TEST_F_TIMEOUT(failnth, adopting_huge_pages, LONG_TIMEOUT)
+{
+	const size_t huge = 2 * MB;
+	void *left = at(self->addr, -huge);
+	struct setting nr;
+
+	NEED_INJECTION();
+	if (setting_set(&nr, "/proc/sys/vm/nr_hugepages", "8") ||
+	    meminfo("HugePages_Free") < 8)
+		SKIP(return, "no huge pages to be had");
+#define MAP_IT() ({							\
+	ASSERT_EQ(left, mmap(left, 2 * huge, RW, MAP_PRIVATE |		\
+			     MAP_ANONYMOUS | MAP_FIXED | MAP_HUGETLB,	\
+			     -1, 0));					\
+	ASSERT_EQ(self->p, mmap(self->p, 2 * huge, RW, MAP_SHARED |	\
+				MAP_ANONYMOUS | MAP_FIXED | MAP_HUGETLB,\
+				-1, 0));				\
+	*(char *)self->p = 1;						\
+})
+	MAP_IT();
+	EACH_ALLOCATION(create(self->name, self->addr, self->len),
+	({
+		ASSERT_FALSE(name_exists(self->name));
+		ASSERT_EQ(3, meminfo("HugePages_Rsvd"));
+		ASSERT_EQ(7, meminfo("HugePages_Free"));
+		ASSERT_EQ(1, try_read(self->p));
+	}),
+	({
+		ASSERT_EQ(3, meminfo("HugePages_Rsvd"));
+		ASSERT_EQ(1, try_read(self->p));
+		ASSERT_OK(mshare_unlink(self->name));
+		ASSERT_OK(munmap(left, huge));
+		ASSERT_TRUE(WAIT_FOR(meminfo("HugePages_Free") == 8, 20));
+		ASSERT_EQ(0, meminfo("HugePages_Rsvd"));
+		MAP_IT();
+	}));
+	EXPECT_LT(20, nr_failed);
+	munmap(left, huge);
+	munmap(self->addr, self->len);
+	EXPECT_EQ(0, meminfo("HugePages_Rsvd"));
+	setting_restore(&nr);
+#undef MAP_IT
+}
+
 TEST_F_TIMEOUT(failnth, attaching, LONG_TIMEOUT)
 {
 	NEED_INJECTION();
@@ -389,6 +530,85 @@ TEST_F_TIMEOUT(inside, protecting, LONG_TIMEOUT)
 			       self->memfd, 0));
 		ASSERT_EQ(0, try_write(at(self->p, 3 * page()), 5));
 	}));
+}
+
+/* Mapped anew, so that a call has to split again. */
+#define MAP_ANEW() do {							\
+	ASSERT_OK(munmap(self->p, 8 * page()));				\
+	ASSERT_OK(mmap(self->p, 8 * page(), RW, variant->flags | MAP_FIXED, \
+		       self->memfd, 0));				\
+	ASSERT_EQ(0, try_write(at(self->p, 3 * page()), 5));		\
+} while (0)
+
+TEST_F_TIMEOUT(inside, moving, LONG_TIMEOUT)
+{
+	void *q = at(self->p, GB);
+
+	NEED_INJECTION();
+	MAP_ANEW();
+	EACH_ALLOCATION(mremap(at(self->p, 3 * page()), 2 * page(), 2 * page(),
+			       MREMAP_MAYMOVE | MREMAP_FIXED, q),
+	({
+		ASSERT_EQ(5, peer_read(&self->a, at(self->p, 3 * page())));
+		ASSERT_STREQ("wwwwwwww", page_states(self->p, 8));
+		ASSERT_STREQ("..", page_states(q, 2));
+	}),
+	({
+		/* If only unmapping failed then the old pages are mapped still. */
+		ASSERT_EQ(5, peer_read(&self->a, q));
+		ASSERT_STREQ("ww", page_states(q, 2));
+		if (!_hit) {
+			ASSERT_STREQ("www..www", page_states(self->p, 8));
+		}
+		ASSERT_OK(munmap(q, 2 * page()));
+		MAP_ANEW();
+	}));
+	EXPECT_LT(0, nr_failed);
+}
+
+TEST_F_TIMEOUT(inside, growing_where_it_must_move, LONG_TIMEOUT)
+{
+	void *q = MAP_FAILED;
+
+	NEED_INJECTION();
+	ASSERT_OK(mmap(at(self->p, 8 * page()), page(), RW,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0));
+	MAP_ANEW();
+	EACH_ALLOCATION(q = mremap(self->p, 8 * page(), 9 * page(), MREMAP_MAYMOVE),
+	({
+		ASSERT_EQ(5, peer_read(&self->a, at(self->p, 3 * page())));
+		ASSERT_STREQ("wwwwwwww", page_states(self->p, 8));
+	}),
+	({
+		ASSERT_EQ(5, peer_read(&self->a, at(q, 3 * page())));
+		ASSERT_OK(munmap(q, 9 * page()));
+		MAP_ANEW();
+	}));
+	EXPECT_LT(0, nr_failed);
+}
+
+TEST_F_TIMEOUT(inside, advising, LONG_TIMEOUT)
+{
+	static const int advices[] = { MADV_RANDOM, MADV_MERGEABLE,
+				       MADV_HUGEPAGE, MADV_DONTNEED };
+	size_t i;
+
+	NEED_INJECTION();
+	for (i = 0; i < ARRAY_SIZE(advices); i++) {
+		MAP_ANEW();
+		if (madvise(self->p, page(), advices[i]))
+			continue;
+		MAP_ANEW();
+		EACH_ALLOCATION(madvise(at(self->p, 4 * page()), 2 * page(),
+					advices[i]),
+		({
+			ASSERT_EQ(5, peer_read(&self->a, at(self->p, 3 * page())));
+		}),
+		({
+			ASSERT_EQ(5, peer_read(&self->a, at(self->p, 3 * page())));
+			MAP_ANEW();
+		}));
+	}
 }
 
 /*

@@ -9,7 +9,9 @@
 #include <linux/futex.h>
 #include <linux/membarrier.h>
 #include <sys/ioctl.h>
+#include <sys/ipc.h>
 #include <sys/ptrace.h>
+#include <sys/shm.h>
 #include <sys/uio.h>
 #include <ucontext.h>
 #include "mshare_env.h"
@@ -759,6 +761,51 @@ TEST_F(hooks, an_aio_ring_is_not_moved_into_a_region)
 	EXPECT_INTACT();
 	EXPECT_OK(syscall(SYS_io_destroy, ctx));
 	EXPECT_INTACT();
+}
+
+TEST_F(hooks, an_aio_ring_that_went_is_not_unmapped_in_a_region)
+{
+	const char *name = new_name();
+	unsigned long ctx = 0;
+	void *ring = at(slot(30), 4 * MB);
+
+	if (syscall(SYS_io_setup, 16, &ctx))
+		SKIP(return, "no AIO");
+	/* The context remembers where its ring was, when that is gone. */
+	ASSERT_EQ(ring, mremap((void *)ctx, page(), page(), MREMAP_MAYMOVE |
+			       MREMAP_FIXED, ring));
+	ASSERT_OK(munmap(ring, page()));
+	ASSERT_OK(create(name, slot(30), granule()));
+	ASSERT_OK(map_anon(slot(30), 8 * MB, MAP_PRIVATE));
+	/* What is there now looks like the head of ring 0. */
+	ASSERT_EQ(0, try_write(at(ring, 100), 5));
+	EXPECT_OK(syscall(SYS_io_destroy, ring));
+	EXPECT_EQ(5, try_read(at(ring, 100)));
+	EXPECT_EQ(1, nr_mapped(slot(30), granule()));
+	EXPECT_INTACT();
+}
+
+/* shmdt() looks for the rest of a segment behind the address. */
+TEST_F(hooks, shmdt_in_a_region_finds_no_segment_behind_it)
+{
+	const char *name = new_name();
+	size_t len = granule();
+	void *rest = at(slot(32), len);
+	int id = shmget(IPC_PRIVATE, len + page(), IPC_CREAT | 0600 | SHM_NORESERVE);
+
+	if (id < 0)
+		SKIP(return, "no segment of that size");
+	ASSERT_EQ(slot(32), shmat(id, slot(32), 0));
+	shmctl(id, IPC_RMID, NULL);
+	ASSERT_EQ(0, try_write(rest, 7));
+	ASSERT_OK(munmap(slot(32), len));
+	ASSERT_OK(create(name, slot(32), len));
+	EXPECT_ERR(EINVAL, shmdt(slot(32)));
+	EXPECT_EQ(7, try_read(rest));
+	ASSERT_OK(munmap(slot(32), len));
+	/* As it does where there is no region. */
+	EXPECT_OK(shmdt(slot(32)));
+	EXPECT_EQ(FAULT(SIGSEGV, SEGV_MAPERR), try_read(rest));
 }
 
 MSHARE_TEST_MAIN

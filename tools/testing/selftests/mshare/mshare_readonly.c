@@ -431,4 +431,24 @@ TEST_F(by, a_hint_and_no_length_is_einval)
 	EXPECT_OK(mprotect(self->addr, 0, RW));
 }
 
+/* Any hint will do, as ever, attached or not. */
+TEST_F(by, a_hint_of_minus_one_is_ignored)
+{
+	long hints[] = { -1, -12, -512, -513, -4095 };
+	size_t i;
+	void *p;
+
+	for (i = 0; i < 2 * ARRAY_SIZE(hints); i++) {
+		if (i == ARRAY_SIZE(hints))
+			ASSERT_OK(create(self->name, self->addr, self->len));
+		p = mmap((void *)hints[i % ARRAY_SIZE(hints)], page(), RW,
+			 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		EXPECT_NE(MAP_FAILED, p) {
+			TH_LOG("hint %ld: %s", hints[i % ARRAY_SIZE(hints)], strerror(errno));
+		}
+		if (p != MAP_FAILED)
+			munmap(p, page());
+	}
+}
+
 MSHARE_TEST_MAIN

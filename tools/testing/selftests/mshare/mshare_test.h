@@ -395,6 +395,24 @@ static __maybe_unused int nr_mapped(const void *addr, size_t len)
 	return n;
 }
 
+/* What /proc/PID/maps says of a range, to be compared as text. */
+static __maybe_unused char *maps_of(const void *addr, size_t len)
+{
+	unsigned long start = (unsigned long)addr, s, e;
+	size_t size = 1 << 20, n = 0;
+	char *buf = calloc(1, size), line[PATH_MAX + 128];
+	FILE *f = fopen("/proc/self/maps", "re");
+
+	while (f && fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "%lx-%lx", &s, &e) == 2 && s < start + len &&
+		    start < e && n + strlen(line) < size)
+			n += sprintf(buf + n, "%s", line);
+	}
+	if (f)
+		fclose(f);
+	return buf;
+}
+
 static __maybe_unused long minflt(void)
 {
 	struct rusage ru;

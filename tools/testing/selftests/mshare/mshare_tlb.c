@@ -910,4 +910,63 @@ TEST_F_TIMEOUT(quiet, a_sleeping_user_on_an_idle_cpu_is_not_woken_each_time,
 	EXPECT_EQ(SIGSEGV, fault_sig(peer_write(&self->user, self->addr, 1)));
 }
 
+#define HUNDRED	100
+
+/*
+ * One page in the middle of a huge page is protected, by one call: the huge page
+ * is split in the one set of page tables, and a hundred processes see it.
+ */
+TEST_F_TIMEOUT(quiet, a_page_of_a_huge_page_is_protected_for_a_hundred, LONG_TIMEOUT)
+{
+	char *p = at(self->addr, 2 * MB), *mid = p + 100 * page();
+	long before, split;
+	struct peer *peers;
+	int i, wrong = 0;
+
+	NEED_CPUS(2);
+	peers = calloc(HUNDRED, sizeof(*peers));
+	ASSERT_NE(NULL, peers);
+	ASSERT_EQ(p, map_anon(p, 2 * MB, MAP_PRIVATE));
+	ASSERT_OK(madvise(p, 2 * MB, MADV_HUGEPAGE));
+	ASSERT_EQ(0, try_write(p, 1));
+	for (i = 0; i < HUNDRED; i++) {
+		ASSERT_EQ(0, peer_start(&peers[i]));
+		/* They inherit the attachment. All run on the first CPU but one. */
+		ASSERT_OK(peer_pin(&peers[i], 0));
+		ASSERT_EQ(0, peer_write(&peers[i], mid, 1));
+		ASSERT_EQ(0, peer_write(&peers[i], mid + page(), 1));
+	}
+	ASSERT_OK(peer_pin(&self->stranger, 1));
+	PEER_SEND(&self->stranger, do_busy, NULL, L(self->c2));
+	ASSERT_TRUE(WAIT_FOR(atomic_load(&self->c2->beat) > 100, 20));
+
+	split = vmstat("thp_split_pmd");
+	before = tlb_interrupts(1);
+	ASSERT_OK(mprotect(mid, page(), PROT_READ));
+	/* No more than strays: of the work of the kernel itself. */
+	if (before >= 0)
+		EXPECT_GT(5, tlb_interrupts(1) - before);
+	if (split >= 0)
+		EXPECT_EQ(1, vmstat("thp_split_pmd") - split);
+	for (i = 0; i < HUNDRED; i++) {
+		wrong += peer_write(&peers[i], mid, 2) != FAULT(SIGSEGV, SEGV_ACCERR);
+		wrong += peer_read(&peers[i], mid) != 1;
+		wrong += peer_write(&peers[i], mid + page(), 1) != 0;
+		wrong += peer_write(&peers[i], mid - page(), 1) != 0;
+	}
+	EXPECT_EQ(0, wrong);
+
+	/* And back, by one of them. */
+	ASSERT_OK(peer_mprotect(&peers[7], mid, page(), PROT_READ | PROT_WRITE));
+	for (i = 0, wrong = 0; i < HUNDRED; i++)
+		wrong += peer_write(&peers[i], mid, 3) != 0;
+	EXPECT_EQ(0, wrong);
+
+	atomic_store(&self->c2->stop, 1);
+	EXPECT_EQ(0, peer_wait(&self->stranger));
+	for (i = 0; i < HUNDRED; i++)
+		peer_stop(&peers[i]);
+	free(peers);
+}
+
 MSHARE_TEST_MAIN
