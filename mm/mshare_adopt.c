@@ -813,7 +813,7 @@ int mshare_adopt(struct file *file, struct mm_struct *host,
 	 * The host's VMAs have the same anon_vmas and files, so these are their
 	 * locks too. No allocation from here on, since reclaim takes them.
 	 */
-	err = mm_take_range_locks(ad.mm, start, end);
+	err = mm_take_range_locks(ad.mm, start, end, TASK_KILLABLE);
 	if (err)
 		goto unprepare;
 	mshare_unshare_pmds(&ad);
