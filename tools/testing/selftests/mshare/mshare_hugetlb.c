@@ -467,7 +467,8 @@ TEST_F_TIMEOUT(hugetlb, faults_race_with_unmapping, SHORT_TIMEOUT)
 	int rounds = 0;
 
 	NEED_POOL();
-	while (now() < end) {
+	/* Some at least, however slow. */
+	while (now() < end || rounds < 10) {
 		ASSERT_EQ(self->addr, MAP(self->addr, 6 * HPS, MAP_FIXED));
 		PEER_SEND(&self->a, do_fault_all, NULL, L(self->addr), 6 * HPS);
 		PEER_SEND(&self->b, do_fill_huge, NULL, L(self->addr), 6, 1);
@@ -478,7 +479,6 @@ TEST_F_TIMEOUT(hugetlb, faults_race_with_unmapping, SHORT_TIMEOUT)
 		peer_wait(&self->b);
 		rounds++;
 	}
-	EXPECT_LT(3, rounds);
 	if (self->flags & MAP_ANONYMOUS) {
 		EXPECT_EQ(POOL, huge_free());
 		EXPECT_EQ(0, huge_rsvd());
@@ -669,7 +669,8 @@ TEST_F_TIMEOUT(hugetlb_cg, memory_is_charged_where_the_mount_says_so, SHORT_TIME
 	before_b = cg_long(self->gb, "memory.current");
 	ASSERT_EQ(self->addr, cg_map(&self->b, self->addr, 8 * HPS, variant->sharing));
 	EXPECT_EQ(4, PEER_FILL(&self->b, self->addr, 4, 1));
-	EXPECT_LE(before_a + 4 * (long)HPS, cg_long(self->ga, "memory.current"));
+	/* What the group has else comes and goes, but is not much. */
+	EXPECT_LE(before_a + 3 * (long)HPS, cg_long(self->ga, "memory.current"));
 	EXPECT_GT(before_b + (long)HPS, cg_long(self->gb, "memory.current"));
 	/* A group that is full ends in a signal, not in an endless fault. */
 	cg_write(self->ga, "memory.swap.max", "0");

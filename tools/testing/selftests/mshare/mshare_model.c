@@ -55,6 +55,9 @@
  *   mincore() and the result of MADV_COLLAPSE are not compared any more in a
  *   round; it says so.
  * - khugepaged and KSM work when they want. They are told to wait.
+ * - A huge page that is split leaves what it has of zeroes to the zero page, of
+ *   which move_pages() says EFAULT; but whether it can be split depends on who
+ *   holds it, be it the batch of some CPU. Nodes and EFAULT are taken for one.
  *
  * Probing changes nothing that the two sides do not change in the same way: a
  * read fills in a page; a write is "lock orb $0"; what is executed is an
@@ -575,7 +578,7 @@ static long move_pages_query(const struct op *op)
 	ret = syscall(__NR_move_pages, 0, (unsigned long)n, pages, NULL, status,
 		      0);
 	for (i = 0; i < n; i++)
-		h = h << 4 | (-status[i] & 15);
+		h = h << 4 | (status[i] == -EFAULT ? 0 : -status[i] & 15);
 	me->out.aux = h;
 	return ret;
 }
