@@ -2423,6 +2423,8 @@ static void set_up(void)
 {
 	/* Nothing may happen behind the actors' backs. */
 	set(THP "enabled", "always");
+	/* A host is not scanned for it, see Documentation/mm/mshare.rst. */
+	set("/proc/sys/kernel/numa_balancing", "0");
 	set(THP "khugepaged/max_ptes_none", "0");
 	set(THP "khugepaged/scan_sleep_millisecs", "4000000000");
 	set("/sys/kernel/mm/ksm/run", "0");
