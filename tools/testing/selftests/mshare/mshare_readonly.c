@@ -270,7 +270,7 @@ TEST_F(ro, no_store_slips_through)
 	int seen = 0, i;
 
 	ASSERT_OK(PEER(&self->reader, do_storing_thread, NULL, L(self->addr)));
-	for (i = 0; now() < end; i++) {
+	for (i = 0; now() < end || i < 12; i++) {
 		if (!(i % 3))
 			ASSERT_OK(mprotect(self->addr, 64 * page(), PROT_READ));
 		if (i % 3 == 1)
@@ -280,7 +280,6 @@ TEST_F(ro, no_store_slips_through)
 		seen += try_read(self->addr) == 66;
 	}
 	EXPECT_EQ(0, seen);
-	EXPECT_LT(10, i);
 }
 
 FIXTURE(by) {
