@@ -760,7 +760,7 @@ TEST_F_TIMEOUT(life, processes_may_be_killed_at_any_moment, LONG_TIMEOUT)
 	int i, status;
 
 	TH_LOG("seed %u", seed);
-	while (now() < end) {
+	while (now() < end || kills < 6) {
 		i = rand_r(&seed) % n;
 		if (pids[i]) {
 			ASSERT_EQ(0, kill(pids[i], SIGKILL));
@@ -782,7 +782,6 @@ TEST_F_TIMEOUT(life, processes_may_be_killed_at_any_moment, LONG_TIMEOUT)
 		}
 	}
 	TH_LOG("%ld processes killed", kills);
-	EXPECT_LT(5, kills);
 	/* Whatever happened, the name can go and the memory with it. */
 	if (name_exists(self->name)) {
 		EXPECT_TRUE(WAIT_FOR(unlink_stale(self->name), 10)) {
