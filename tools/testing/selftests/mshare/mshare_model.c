@@ -2159,18 +2159,20 @@ static int open_file(int side, int kind)
 		fd = memfd_create("model", MFD_CLOEXEC);
 		break;
 	case TMPFS_FILE:
-		snprintf(path, sizeof(path), "%s/%c", tmpfs_dir, side_name[side]);
+		snprintf(path, sizeof(path), "%s/%d-%c", tmpfs_dir, getpid(),
+			 side_name[side]);
 		break;
 	case PLAIN_FILE:
 		snprintf(path, sizeof(path), "/tmp/mshare-model-%d-%c", getpid(),
 			 side_name[side]);
 		break;
 	case EXT4_FILE:
-		snprintf(path, sizeof(path), "%s/%c", zram.mnt, side_name[side]);
+		snprintf(path, sizeof(path), "%s/%d-%c", zram.mnt, getpid(),
+			 side_name[side]);
 		break;
 	}
 	if (*path)
-		fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+		fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return -1;
 	snprintf(proc, sizeof(proc), "/proc/self/fd/%d", fd);
