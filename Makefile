@@ -14,10 +14,11 @@ help:
 	@echo '  make refresh   bring the commits of build/linux back into files and patches here'
 	@echo '  make kernel    build the kernel in build/linux; CONFIG=fast (default) or debug'
 	@echo '  make bench     the measurements'
+	@echo '  make mm-tests  the kernel'"'"'s own mm tests, with the series and without'
 	@echo '  make check     style: shellcheck, checkpatch'
 	@echo '  make clean     remove what was built; make distclean: build/linux, too'
 
-setup tree refresh demo bench test check:
+setup tree refresh demo bench test mm-tests check:
 	@scripts/$@
 
 kernel: setup
@@ -30,4 +31,4 @@ clean:
 distclean:
 	@scripts/clean --all
 
-.PHONY: help setup tree refresh kernel demo bench test check clean distclean
+.PHONY: help setup tree refresh kernel demo bench test mm-tests check clean distclean

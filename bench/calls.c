@@ -2,8 +2,8 @@
 /*
  * What memory calls cost in a region, against the same calls in the address space
  * that threads share. One task makes the calls, N - 1 others have touched the
- * memory and sleep, or, with --spin, read it all the time on every CPU. Threads and
- * processes take turns, so that ratios compare like with like; under -icount a
+ * memory and sleep. With --spin the caller has a CPU of its own, and on each other
+ * CPU one of the others reads the memory all the time. Threads and processes take turns, so that ratios compare like with like; under -icount a
  * microsecond is a thousand instructions and the figures repeat.
  *
  * Only the call itself is timed, not what prepares the memory for it.
@@ -143,21 +143,27 @@ static const struct call {
 
 /* ------------------------------------------------------------------------- */
 
-static void stay(struct team *team, unsigned int i)
+static void run_on(unsigned int cpu)
 {
-	int cpus = sysconf(_SC_NPROCESSORS_ONLN);
-	volatile char *p = team->start;
 	cpu_set_t set;
 
-	if (team->spin) {
-		CPU_ZERO(&set);
-		CPU_SET(i % cpus, &set);
-		sched_setaffinity(0, sizeof(set), &set);
-	}
+	CPU_ZERO(&set);
+	CPU_SET(cpu, &set);
+	if (sched_setaffinity(0, sizeof(set), &set))
+		err(1, "cannot run on CPU %u", cpu);
+}
+
+static void stay(struct team *team, unsigned int i)
+{
+	bool spins = team->spin && i < sysconf(_SC_NPROCESSORS_ONLN);
+	volatile char *p = team->start;
+
+	if (spins)
+		run_on(i);
 	(void)*p;
 	atomic_fetch_add(&team->ready, 1);
 	while (!atomic_load(&team->stop)) {
-		if (team->spin)
+		if (spins)
 			(void)*p;
 		else
 			usleep(3600 * 1000 * 1000U);
@@ -213,6 +219,8 @@ static void run(enum kind kind, unsigned int n, u64 *results)
 	team->start = mem;
 	team->spin = spin;
 	signal(SIGUSR1, wake);
+	if (spin)
+		run_on(0);
 
 	for (i = 0; i < n - 1; i++) {
 		args[i] = (struct thread_arg){ team, i + 1 };
@@ -355,7 +363,7 @@ int main(int argc, char **argv)
 		err(1, "mmap");
 
 	for (i = 0; i < nr_counts; i++) {
-		printf("N = %u%s\n", counts[i], spin ? ", on all CPUs" : "");
+		printf("N = %u%s\n", counts[i], spin ? ", the memory in use on all CPUs" : "");
 		run_apart(THREADS, counts[i], results[i][THREADS]);
 		run_apart(PROCESSES, counts[i], results[i][PROCESSES]);
 	}

@@ -54,35 +54,6 @@
 #include "internal.h"
 #include "mshare_internal.h"
 
-/**
- * struct mshare_region - a range of addresses with VMAs and page tables
- * @users: the inode's reference and those of faults and calls at work
- * @mm: the host
- * @start: first address of the region in the host
- * @size: length in bytes
- * @nr_attached: attached mms
- * @memcg: the creator's memory cgroup, which pays; NULL if there are none
- * @hugetlb_css: the creator's hugetlb cgroup
- * @ucounts: the creator's, to whom locked memory is charged
- * @creator: the task that is making the region; nobody else may attach it yet
- * @locked: how many pages of that are; changed under the host's mmap_lock, held
- *	    for writing
- */
-struct mshare_region {
-	struct percpu_ref users;
-	struct mm_struct *mm;
-	unsigned long start;
-	unsigned long size;
-	atomic_long_t nr_attached;
-	struct mem_cgroup *memcg;
-#ifdef CONFIG_CGROUP_HUGETLB
-	struct cgroup_subsys_state *hugetlb_css;
-#endif
-	struct ucounts *ucounts;
-	struct task_struct *creator;
-	unsigned long locked;
-};
-
 /* The host's mmap_lock may be taken where an attached mm's is held. */
 static struct lock_class_key mshare_host_mmap_lock_key;
 
@@ -492,8 +463,15 @@ static struct mshare_attachment *mshare_find_region(struct mm_struct *mm,
 	return NULL;
 }
 
-static struct mshare_attachment *mshare_find(struct mm_struct *mm,
-					     unsigned long addr)
+/**
+ * mshare_find() - the attachment that an address is in
+ * @mm: any mm
+ * @addr: an address of it
+ *
+ * Context: RCU read side, or whatever else keeps the list.
+ * Return: NULL if it is in none.
+ */
+struct mshare_attachment *mshare_find(struct mm_struct *mm, unsigned long addr)
 {
 	struct mshare_attachment *att;
 
@@ -958,11 +936,12 @@ static int mshare_attach_existing(struct file *file, void *arg)
 	if (prot < 0)
 		return prot;
 
-	err = msharefs_hold_name(file);
-	if (err)
-		return err;
 	err = mshare_attach(file, prot, args.addr, args.len, false);
-	msharefs_release_name(file);
+	if (!err && !msharefs_has_name(file)) {
+		/* It has gone meanwhile: as if we had come later. */
+		mshare_detach(region);
+		err = -ENOENT;
+	}
 	return err;
 }
 
@@ -1123,12 +1102,16 @@ unsigned long __mshare_pages(struct mm_struct *mm)
 	return nr;
 }
 
-/*
- * Start to work on the host. Under RCU, or whatever else keeps @att.
+/**
+ * mshare_begin() - start to work on a host
+ * @call: filled in
+ * @att: the attachment that is worked in
+ *
+ * Context: RCU read side, or whatever else keeps @att.
  * Return: false if the region is dead: @att was detached this moment.
  */
-static bool mshare_begin(struct mshare_call *call,
-			 const struct mshare_attachment *att)
+bool mshare_begin(struct mshare_call *call,
+		  const struct mshare_attachment *att)
 {
 	if (!percpu_ref_tryget(&att->region->users))
 		return false;
@@ -1145,7 +1128,14 @@ static bool mshare_begin(struct mshare_call *call,
 	return true;
 }
 
-static void mshare_end(struct mshare_call *call, bool throttle)
+/**
+ * mshare_end() - work on a host is done
+ * @call: as it came from mshare_begin()
+ * @throttle: this is a place to be made to wait, for a group over its limit
+ *
+ * Context: no lock of the host held. May sleep.
+ */
+void mshare_end(struct mshare_call *call, bool throttle)
 {
 	unsigned int over_high = mem_cgroup_set_over_high(0);
 	struct mem_cgroup *memcg = NULL;

@@ -1,12 +1,46 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* What mm/mshare.c and mm/mshare_adopt.c have in common. */
+/* What the files of mshare under mm/ have in common. */
 #ifndef __MM_MSHARE_INTERNAL_H
 #define __MM_MSHARE_INTERNAL_H
 
 #include <linux/mshare.h>
+#include <linux/percpu-refcount.h>
 #include <asm/pgtable.h>
 
+/**
+ * struct mshare_region - a range of addresses with VMAs and page tables
+ * @users: the inode's reference and those of faults and calls at work
+ * @mm: the host
+ * @start: first address of the region in the host
+ * @size: length in bytes
+ * @nr_attached: attached mms
+ * @memcg: the creator's memory cgroup, which pays; NULL if there are none
+ * @hugetlb_css: the creator's hugetlb cgroup
+ * @ucounts: the creator's, to whom locked memory is charged
+ * @creator: the task that is making the region; nobody else may attach it yet
+ * @locked: how many pages of that are; changed under the host's mmap_lock, held
+ *	    for writing
+ */
+struct mshare_region {
+	struct percpu_ref users;
+	struct mm_struct *mm;
+	unsigned long start;
+	unsigned long size;
+	atomic_long_t nr_attached;
+	struct mem_cgroup *memcg;
+#ifdef CONFIG_CGROUP_HUGETLB
+	struct cgroup_subsys_state *hugetlb_css;
+#endif
+	struct ucounts *ucounts;
+	struct task_struct *creator;
+	unsigned long locked;
+};
+
 /* mm/mshare.c */
+struct mshare_attachment *mshare_find(struct mm_struct *mm, unsigned long addr);
+bool mshare_begin(struct mshare_call *call,
+		  const struct mshare_attachment *att);
+void mshare_end(struct mshare_call *call, bool throttle);
 int mshare_may_map(struct file *file, unsigned long flags);
 pud_t *mshare_pud_table(struct mm_struct *host, unsigned long addr);
 struct vm_area_struct *mshare_new_vma(struct mm_struct *mm, struct file *file,

@@ -29,12 +29,6 @@
 #define MSHAREFS_INFO_NAME	"mshare_info"
 #define MSHAREFS_DEFAULT_MODE	(S_ISVTX | 0777)
 
-struct msharefs_options {
-	umode_t mode;
-	kuid_t uid;
-	kgid_t gid;
-};
-
 static struct kmem_cache *msharefs_inode_cachep;
 
 /*
@@ -240,16 +234,16 @@ struct inode *msharefs_new_region_inode(struct inode *dir, umode_t mode)
 
 static int msharefs_show_options(struct seq_file *seq, struct dentry *root)
 {
-	const struct msharefs_options *opts = root->d_sb->s_fs_info;
+	const struct msharefs_sb *sbi = root->d_sb->s_fs_info;
 
-	if (opts->mode != MSHAREFS_DEFAULT_MODE)
-		seq_printf(seq, ",mode=%03ho", opts->mode);
-	if (!uid_eq(opts->uid, GLOBAL_ROOT_UID))
+	if (sbi->mode != MSHAREFS_DEFAULT_MODE)
+		seq_printf(seq, ",mode=%03ho", sbi->mode);
+	if (!uid_eq(sbi->uid, GLOBAL_ROOT_UID))
 		seq_printf(seq, ",uid=%u",
-			   from_kuid_munged(&init_user_ns, opts->uid));
-	if (!gid_eq(opts->gid, GLOBAL_ROOT_GID))
+			   from_kuid_munged(&init_user_ns, sbi->uid));
+	if (!gid_eq(sbi->gid, GLOBAL_ROOT_GID))
 		seq_printf(seq, ",gid=%u",
-			   from_kgid_munged(&init_user_ns, opts->gid));
+			   from_kgid_munged(&init_user_ns, sbi->gid));
 	return 0;
 }
 
@@ -264,7 +258,7 @@ static const struct super_operations msharefs_sops = {
 
 static int msharefs_fill_super(struct super_block *sb, struct fs_context *fc)
 {
-	struct msharefs_options *opts = sb->s_fs_info;
+	struct msharefs_sb *sbi = sb->s_fs_info;
 	struct dentry *dentry;
 	struct inode *inode;
 
@@ -275,11 +269,11 @@ static int msharefs_fill_super(struct super_block *sb, struct fs_context *fc)
 	sb->s_op = &msharefs_sops;
 	sb->s_time_gran = 1;
 
-	inode = msharefs_new_inode(sb, S_IFDIR | opts->mode);
+	inode = msharefs_new_inode(sb, S_IFDIR | sbi->mode);
 	if (!inode)
 		return -ENOMEM;
-	inode->i_uid = opts->uid;
-	inode->i_gid = opts->gid;
+	inode->i_uid = sbi->uid;
+	inode->i_gid = sbi->gid;
 	inode->i_op = &msharefs_dir_iops;
 	inode->i_fop = &simple_dir_operations;
 	set_nlink(inode, 2);
@@ -317,7 +311,7 @@ static const struct fs_parameter_spec msharefs_parameters[] = {
 static int msharefs_parse_param(struct fs_context *fc,
 				struct fs_parameter *param)
 {
-	struct msharefs_options *opts = fc->s_fs_info;
+	struct msharefs_sb *sbi = fc->s_fs_info;
 	struct fs_parse_result result;
 	int opt;
 
@@ -329,13 +323,13 @@ static int msharefs_parse_param(struct fs_context *fc,
 	case Opt_mode:
 		if (result.uint_32 & ~S_IALLUGO)
 			return invalfc(fc, "mode has more than permission bits");
-		opts->mode = result.uint_32;
+		sbi->mode = result.uint_32;
 		break;
 	case Opt_uid:
-		opts->uid = result.uid;
+		sbi->uid = result.uid;
 		break;
 	case Opt_gid:
-		opts->gid = result.gid;
+		sbi->gid = result.gid;
 		break;
 	}
 	return 0;
@@ -366,24 +360,26 @@ static const struct fs_context_operations msharefs_context_ops = {
 
 static int msharefs_init_fs_context(struct fs_context *fc)
 {
-	struct msharefs_options *opts = kzalloc(sizeof(*opts), GFP_KERNEL);
+	struct msharefs_sb *sbi = kzalloc(sizeof(*sbi), GFP_KERNEL);
 
-	if (!opts)
+	if (!sbi)
 		return -ENOMEM;
-	opts->mode = MSHAREFS_DEFAULT_MODE;
-	opts->uid = GLOBAL_ROOT_UID;
-	opts->gid = GLOBAL_ROOT_GID;
-	fc->s_fs_info = opts;
+	sbi->mode = MSHAREFS_DEFAULT_MODE;
+	sbi->uid = GLOBAL_ROOT_UID;
+	sbi->gid = GLOBAL_ROOT_GID;
+	INIT_LIST_HEAD(&sbi->making);
+	init_waitqueue_head(&sbi->wait);
+	fc->s_fs_info = sbi;
 	fc->ops = &msharefs_context_ops;
 	return 0;
 }
 
 static void msharefs_kill_sb(struct super_block *sb)
 {
-	struct msharefs_options *opts = sb->s_fs_info;
+	struct msharefs_sb *sbi = sb->s_fs_info;
 
 	kill_litter_super(sb);
-	kfree(opts);
+	kfree(sbi);
 }
 
 /*

@@ -3,8 +3,29 @@
 #define _MSHAREFS_INTERNAL_H
 
 #include <linux/fs.h>
+#include <linux/list.h>
+#include <linux/wait.h>
 
 struct mshare_region;
+
+/**
+ * struct msharefs_sb - a mounted msharefs
+ * @mode: of the root, with @uid and @gid, when it is mounted
+ * @uid: owner
+ * @gid: group
+ * @making: regions that are being made and whose names nobody sees yet; under
+ *	    the root's inode lock
+ * @nr_made: how many were taken off @making; under the same lock
+ * @wait: for @nr_made to change
+ */
+struct msharefs_sb {
+	umode_t mode;
+	kuid_t uid;
+	kgid_t gid;
+	struct list_head making;
+	unsigned long nr_made;
+	wait_queue_head_t wait;
+};
 
 /**
  * struct msharefs_inode - the inode of a region's file

@@ -115,21 +115,76 @@ struct msharefs_new {
 	void *arg;
 };
 
+/* A region that is being made, on the list of its msharefs. */
+struct msharefs_making {
+	struct list_head node;
+	struct dentry *dentry;
+};
+
+/* Is a region of this name being made? The directory is locked. */
+static bool msharefs_is_being_made(struct msharefs_sb *sbi,
+				   const struct qstr *name)
+{
+	struct msharefs_making *making;
+
+	list_for_each_entry(making, &sbi->making, node) {
+		const struct qstr *other = &making->dentry->d_name;
+
+		if (other->hash_len == name->hash_len &&
+		    !memcmp(other->name, name->name, name->len))
+			return true;
+	}
+	return false;
+}
+
+/* Make the region and attach its creator. No lock is held. */
+static int msharefs_make_region(const struct path *path, struct inode *inode,
+				const struct msharefs_new *new)
+{
+	struct mshare_region *region;
+	struct mshare_info info;
+	struct file *file;
+	int err;
+
+	region = new->create(new->arg);
+	if (IS_ERR(region)) {
+		iput(inode);
+		return PTR_ERR(region);
+	}
+	MSHAREFS_I(inode)->region = region;
+	mshare_region_info(region, &info);
+	i_size_write(inode, info.size);
+
+	/* The dentry has the inode from here on, and the inode the region. */
+	d_instantiate(path->dentry, inode);
+	file = dentry_open(path, new->oflag & O_ACCMODE, current_cred());
+	if (IS_ERR(file))
+		return PTR_ERR(file);
+	err = new->attach(file, new->arg);
+	fput(file);
+	return err;
+}
+
 /*
  * Make a new region of the name of @negative, whose directory is locked, and
  * attach its creator. Nobody sees the name before all of it has succeeded: a
  * failure leaves no trace.
+ *
+ * The creator may have to wait for its own mmap_lock, and a thread of it may
+ * hold that for a page that never comes. So the directory is not locked
+ * meanwhile: only who wants to make the same name waits.
+ *
+ * Return: -EAGAIN if somebody else is making a region of that name.
  */
 static int msharefs_make(const struct path *dir, struct dentry *negative,
 			 const struct msharefs_new *new)
 {
 	umode_t mode = S_IFREG | (new->mode & 0777 & ~current_umask());
 	struct inode *dir_inode = d_inode(dir->dentry);
+	struct msharefs_sb *sbi = dir_inode->i_sb->s_fs_info;
 	struct path path = { .mnt = dir->mnt };
-	struct mshare_region *region;
-	struct mshare_info info;
+	struct msharefs_making making;
 	struct inode *inode;
-	struct file *file;
 	int err;
 
 	/* There is but one directory, and it is not going to be removed. */
@@ -139,6 +194,8 @@ static int msharefs_make(const struct path *dir, struct dentry *negative,
 	err = security_inode_create(dir_inode, negative, mode);
 	if (err)
 		return err;
+	if (msharefs_is_being_made(sbi, &negative->d_name))
+		return -EAGAIN;
 
 	/*
 	 * In a dentry of its own, since who found @negative before the
@@ -147,44 +204,37 @@ static int msharefs_make(const struct path *dir, struct dentry *negative,
 	path.dentry = d_alloc(dir->dentry, &negative->d_name);
 	if (!path.dentry)
 		return -ENOMEM;
-	err = -ENOMEM;
 	inode = msharefs_new_region_inode(dir_inode, mode);
-	if (!inode)
-		goto put_dentry;
-
-	region = new->create(new->arg);
-	if (IS_ERR(region)) {
-		err = PTR_ERR(region);
-		iput(inode);
-		goto put_dentry;
+	if (!inode) {
+		dput(path.dentry);
+		return -ENOMEM;
 	}
-	MSHAREFS_I(inode)->region = region;
-	mshare_region_info(region, &info);
-	i_size_write(inode, info.size);
+	making.dentry = path.dentry;
+	list_add(&making.node, &sbi->making);
 
-	/* The dentry has the inode from here on, and the inode the region. */
-	d_instantiate(path.dentry, inode);
-	file = dentry_open(&path, new->oflag & O_ACCMODE, current_cred());
-	if (IS_ERR(file)) {
-		err = PTR_ERR(file);
-		goto put_dentry;
+	inode_unlock(dir_inode);
+	err = msharefs_make_region(&path, inode, new);
+	inode_lock_nested(dir_inode, I_MUTEX_PARENT);
+
+	list_del(&making.node);
+	WRITE_ONCE(sbi->nr_made, sbi->nr_made + 1);
+	wake_up_all(&sbi->wait);
+	if (err) {
+		dput(path.dentry);
+		return err;
 	}
-	err = new->attach(file, new->arg);
-	fput(file);
-	if (err)
-		goto put_dentry;
 
-	/* Our reference to the dentry is the name's now. */
+	/*
+	 * Nobody else can have made the name, nor found another dentry of it
+	 * than @negative, to which we have a reference. Our reference to the new
+	 * one is the name's now.
+	 */
 	d_drop(negative);
 	d_rehash(path.dentry);
 	inode_set_mtime_to_ts(dir_inode, inode_set_ctime_current(dir_inode));
 	audit_inode_child(dir_inode, path.dentry, AUDIT_TYPE_CHILD_CREATE);
 	fsnotify_create(dir_inode, path.dentry);
 	return 0;
-
-put_dentry:
-	dput(path.dentry);
-	return err;
 }
 
 /* What to say of a name that was to be new and exists. */
@@ -201,12 +251,17 @@ static int msharefs_exists(const char *pathname)
 	return err;
 }
 
-/* Return: -EEXIST if there is something of that name. */
+/*
+ * Return: -EEXIST if there is something of that name, -EAGAIN if there may be
+ * now.
+ */
 static int msharefs_create_name(const char *pathname,
 				const struct msharefs_new *new)
 {
+	struct msharefs_sb *sbi = NULL;
+	unsigned long nr_made = 0;
 	struct dentry *dentry;
-	struct path dir;
+	struct path dir, wait;
 	int err;
 
 	dentry = kern_path_create(AT_FDCWD, pathname, &dir, 0);
@@ -216,7 +271,20 @@ static int msharefs_create_name(const char *pathname,
 	err = -EINVAL;
 	if (msharefs_is_mounted_at(&dir) && new->create)
 		err = msharefs_make(&dir, dentry, new);
+	if (err == -EAGAIN) {
+		wait = dir;
+		path_get(&wait);
+		sbi = dir.dentry->d_sb->s_fs_info;
+		nr_made = sbi->nr_made;
+	}
 	done_path_create(&dir, dentry);
+
+	if (sbi) {
+		if (wait_event_interruptible(sbi->wait,
+					     READ_ONCE(sbi->nr_made) != nr_made))
+			err = -ERESTARTNOINTR;
+		path_put(&wait);
+	}
 	return err;
 }
 
@@ -277,34 +345,24 @@ put_path:
 }
 
 /**
- * msharefs_hold_name() - keep a region's name while its region is attached
- * @file: open file of the region
+ * msharefs_has_name() - has a region been attached before its name went?
+ * @file: open file of the region, which is attached by now
  *
- * mshare_unlink() removes the name of a region that nobody is attached to;
- * nobody may attach by that name in between.
+ * mshare_unlink() removes the name of a region that nobody is attached to, and
+ * nobody may have attached it by that name when it does. With the inode locked
+ * it finds the region attached, or is found to have removed the name.
  *
- * Context: may sleep. No mmap_lock held, which is taken inside.
- * Return: 0, and msharefs_release_name() is to be called; or -ENOENT if the
- * name was removed.
+ * Context: may sleep.
  */
-int msharefs_hold_name(struct file *file)
+bool msharefs_has_name(struct file *file)
 {
 	struct inode *inode = file_inode(file);
+	bool ret;
 
 	inode_lock_shared(inode);
-	if (inode->i_nlink)
-		return 0;
+	ret = inode->i_nlink;
 	inode_unlock_shared(inode);
-	return -ENOENT;
-}
-
-/**
- * msharefs_release_name() - after msharefs_hold_name()
- * @file: the same
- */
-void msharefs_release_name(struct file *file)
-{
-	inode_unlock_shared(file_inode(file));
+	return ret;
 }
 
 /**
@@ -318,8 +376,8 @@ void msharefs_release_name(struct file *file)
  * @attach: attaches the caller to the region of an existing file
  * @arg: for the three
  *
- * Context: may sleep. @create and @attach_new are called with the directory's
- * inode locked, @attach without a lock: it calls msharefs_hold_name().
+ * Context: may sleep. The functions are called with no lock held. @attach calls
+ * msharefs_has_name() when it is done.
  * Return: 0 or a negative error, of mshare(2).
  */
 int msharefs_open(const char __user *uname, int oflag, umode_t mode,
@@ -346,6 +404,8 @@ int msharefs_open(const char __user *uname, int oflag, umode_t mode,
 	for (;;) {
 		if (oflag & O_CREAT) {
 			err = msharefs_create_name(path, &new);
+			if (err == -EAGAIN)
+				continue;
 			if (err != -EEXIST)
 				break;
 			if (oflag & O_EXCL) {

@@ -465,8 +465,7 @@ int msharefs_open(const char __user *name, int oflag, umode_t mode,
 		  int (*attach)(struct file *file, void *arg), void *arg);
 int msharefs_unlink(const char __user *name,
 		    int (*detach)(struct mshare_region *region));
-int msharefs_hold_name(struct file *file);
-void msharefs_release_name(struct file *file);
+bool msharefs_has_name(struct file *file);
 struct mshare_region *msharefs_region(struct file *file);
 
 /* The architecture's part: arch/x86/mm/tlb.c, arch/x86/include/asm/mshare.h */

@@ -5,6 +5,8 @@
  * Every test has a mount namespace and an instance of its own, but for those
  * of the fixture "mounted", which look at what is mounted already.
  */
+#include <sys/fanotify.h>
+
 #include "mshare_test.h"
 
 FIXTURE(fs)
@@ -583,6 +585,139 @@ TEST_F_TIMEOUT(fs, mounting_and_unmounting_leaks_nothing, LONG_TIMEOUT)
 			      meminfo("PageTables")) < before + 60 * rounds, 20)) {
 		TH_LOG("%ld kB before, %ld kB after", before, after);
 	}
+}
+
+/* Makes a region in another process, whose exit status is the errno. */
+static pid_t create_in_child(const char *name, void *addr, size_t len)
+{
+	pid_t pid = fork();
+
+	if (!pid)
+		_exit(mshare(name, addr, len, O_CREAT | O_RDWR | O_EXCL, 0600) ?
+		      errno : 0);
+	return pid;
+}
+
+/* Waits until the process is about to open a file. Return: what to answer with. */
+static int wait_for_open(int fan, pid_t pid)
+{
+	struct fanotify_event_metadata ev;
+
+	if (read(fan, &ev, sizeof(ev)) != sizeof(ev) || ev.pid != pid)
+		return -1;
+	return ev.fd;
+}
+
+static int answer(int fan, int fd, unsigned int response)
+{
+	struct fanotify_response r = { .fd = fd, .response = response };
+	ssize_t n = write(fan, &r, sizeof(r));
+
+	close(fd);
+	return n == sizeof(r) ? 0 : -1;
+}
+
+static int exit_status(pid_t pid)
+{
+	int status;
+
+	return waitpid(pid, &status, 0) == pid && WIFEXITED(status) ?
+		WEXITSTATUS(status) : -1;
+}
+
+FIXTURE(stuck) {
+	const char *name;
+	const char *other;
+	int fan;
+	int fd;
+	pid_t pid;
+};
+
+FIXTURE_VARIANT(stuck) {
+	unsigned int response;
+};
+
+FIXTURE_VARIANT_ADD(stuck, and_succeeds) { .response = FAN_ALLOW };
+FIXTURE_VARIANT_ADD(stuck, and_fails) { .response = FAN_DENY };
+
+/* A process that makes a region and waits for somebody else in the middle of it */
+FIXTURE_SETUP(stuck)
+{
+	self->name = new_name();
+	self->other = new_name();
+	ASSERT_OK(private_mounts());
+	ASSERT_OK(mount("none", MSHAREFS, "msharefs", 0, NULL));
+	self->fan = fanotify_init(FAN_CLASS_CONTENT | FAN_CLOEXEC, O_RDONLY);
+	ASSERT_LE(0, self->fan);
+	if (fanotify_mark(self->fan, FAN_MARK_ADD | FAN_MARK_MOUNT,
+			  FAN_OPEN_PERM, AT_FDCWD, MSHAREFS))
+		SKIP(return, "no permission events of fanotify");
+	self->pid = create_in_child(self->name, slot(0), granule());
+	self->fd = wait_for_open(self->fan, self->pid);
+	ASSERT_LE(0, self->fd);
+}
+
+FIXTURE_TEARDOWN(stuck)
+{
+	close(self->fan);
+}
+
+TEST_F(stuck, who_makes_a_region_stops_no_other)
+{
+	pid_t pid;
+	int fd;
+
+	/* Not seen, and neither is the directory locked. */
+	EXPECT_ERR(ENOENT, access(path_of(self->name), F_OK));
+	EXPECT_ERR(ENOENT, mshare_unlink(self->name));
+	pid = create_in_child(self->other, slot(0), granule());
+	fd = wait_for_open(self->fan, pid);
+	ASSERT_LE(0, fd);
+	ASSERT_OK(answer(self->fan, fd, FAN_ALLOW));
+	EXPECT_EQ(0, exit_status(pid));
+	EXPECT_OK(access(path_of(self->other), F_OK));
+	EXPECT_OK(mshare_unlink(self->other));
+
+	ASSERT_OK(answer(self->fan, self->fd, variant->response));
+	EXPECT_EQ(variant->response == FAN_ALLOW ? 0 : EPERM,
+		  exit_status(self->pid));
+	EXPECT_EQ(variant->response == FAN_ALLOW ? 0 : -1,
+		  access(path_of(self->name), F_OK));
+}
+
+TEST_F(stuck, who_wants_the_same_name_waits)
+{
+	pid_t pid = create_in_child(self->name, slot(0), granule());
+	int fd, status;
+
+	usleep(100 * 1000);
+	EXPECT_EQ(0, waitpid(pid, &status, WNOHANG));
+	ASSERT_OK(answer(self->fan, self->fd, variant->response));
+	if (variant->response == FAN_ALLOW) {
+		EXPECT_EQ(0, exit_status(self->pid));
+		EXPECT_EQ(EEXIST, exit_status(pid));
+	} else {
+		EXPECT_EQ(EPERM, exit_status(self->pid));
+		fd = wait_for_open(self->fan, pid);
+		ASSERT_LE(0, fd);
+		ASSERT_OK(answer(self->fan, fd, FAN_ALLOW));
+		EXPECT_EQ(0, exit_status(pid));
+	}
+	EXPECT_OK(access(path_of(self->name), F_OK));
+}
+
+TEST_F(stuck, who_waits_for_a_name_can_be_killed)
+{
+	pid_t pid = create_in_child(self->name, slot(0), granule());
+	int status;
+
+	usleep(50 * 1000);
+	ASSERT_OK(kill(pid, SIGKILL));
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	EXPECT_TRUE(WIFSIGNALED(status));
+	ASSERT_OK(answer(self->fan, self->fd, variant->response));
+	EXPECT_EQ(variant->response == FAN_ALLOW ? 0 : EPERM,
+		  exit_status(self->pid));
 }
 
 FIXTURE(mounted) {
