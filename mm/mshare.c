@@ -34,6 +34,7 @@
 #include <linux/mm.h>
 #include <linux/mm_inline.h>
 #include <linux/mman.h>
+#include <linux/mmu_context.h>
 #include <linux/mmu_notifier.h>
 #include <linux/mshare.h>
 #include <linux/backing-dev.h>
@@ -269,6 +270,7 @@ struct mshare_region *mshare_region_create(unsigned long start,
 	region->start = start;
 	region->size = size;
 	region->creator = current;
+	mshare_init_mirrors(region);
 
 	err = -ENOMEM;
 	region->ucounts = get_ucounts(current_ucounts());
@@ -339,6 +341,7 @@ void __mshare_exit_host(struct mm_struct *mm)
 	struct mmu_gather gather, *tlb = &gather;
 
 	mshare_charge_locked(region, 0);
+	mshare_exit_mirrors(region);
 
 	tlb_gather_mmu_fullmm(tlb, mm);
 	for (addr = region->start; addr != end; addr += MSHARE_GRANULE) {
@@ -435,7 +438,7 @@ void mshare_region_info(struct mshare_region *region, struct mshare_info *info)
  */
 unsigned long mshare_region_rss(struct mshare_region *region)
 {
-	return get_mm_rss(region->mm);
+	return get_mm_rss(region->mm) + hugetlb_count(region->mm);
 }
 
 /*
@@ -508,6 +511,8 @@ struct mshare_attachment *mshare_new_attachment(struct vm_area_struct *vma)
 		return NULL;
 	att->region = region;
 	att->host = region->mm;
+	att->mm = mm;
+	INIT_HLIST_NODE(&att->mirror);
 	att->start = vma->vm_start;
 	att->end = vma->vm_end;
 	att->delta = mshare_delta(region, vma->vm_start, vma->vm_pgoff);
@@ -523,14 +528,17 @@ struct mshare_attachment *mshare_new_attachment(struct vm_area_struct *vma)
  * When it returns, every CPU that runs @mm, or is going to, takes part in the
  * flushes of the host (see arch_mshare_publish()), faults and memory calls of
  * @mm in the range go to the host, and no lockless walk of the range by @mm is
- * under way or will start: each has interrupts off and looks for attachments
- * first.
+ * under way that does not know of the attachment: each has interrupts off and
+ * looks for attachments first. And the notifiers of @mm, if it has any, are told
+ * of all that is going to be invalidated in the host; mshare_forward() has seen
+ * to that.
  *
  * Context: as mshare_new_attachment(). May sleep.
  */
 void mshare_publish(struct mm_struct *mm, struct mshare_attachment *att)
 {
 	atomic_long_inc(&att->region->nr_attached);
+	mshare_add_mirror(att);
 	hlist_add_head_rcu(&att->node, &mm->mshare_attachments);
 	arch_mshare_publish(mm);
 }
@@ -562,9 +570,17 @@ void mshare_link(struct mm_struct *mm, struct mshare_attachment *att)
 static int mshare_splice(struct vm_area_struct *vma)
 {
 	struct mshare_attachment *att = mshare_new_attachment(vma);
+	int err;
 
 	if (!att)
 		return -ENOMEM;
+	if (mm_has_notifiers(vma->vm_mm)) {
+		err = mshare_forward(att->region);
+		if (err) {
+			kfree(att);
+			return err == -EINTR ? -ERESTARTNOINTR : err;
+		}
+	}
 
 	/* Nothing fails from here on. */
 	mshare_publish(vma->vm_mm, att);
@@ -603,6 +619,12 @@ void mshare_unmap(struct vm_area_struct *vma)
 	 */
 	flush_tlb_mm(mm);
 
+	/*
+	 * Nor has a secondary MMU any: this is between the start and the end
+	 * of an invalidation of the range in @mm (unmap_vmas()).
+	 */
+	mshare_del_mirror(att);
+
 	hlist_del_rcu(&att->node);
 	atomic_long_dec(&att->region->nr_attached);
 	kfree_rcu(att, rcu);
@@ -637,25 +659,33 @@ static const struct vm_operations_struct mshare_vm_ops = {
 	.fault		= mshare_no_fault,
 };
 
-/* May @region be attached to the current mm at @addr? mmap_lock is held. */
+/* A range that a region, or a part of one, can be in. */
+static bool mshare_range_ok(unsigned long addr, unsigned long len)
+{
+	return addr && len && IS_ALIGNED(addr | len, MSHARE_GRANULE) &&
+	       len <= TASK_SIZE && addr <= TASK_SIZE - len;
+}
+
+/*
+ * May @len bytes of @region, from @pgoff on, be attached to the current mm at
+ * @addr? mmap_lock is held.
+ */
 static int mshare_may_attach(struct mshare_region *region, unsigned long addr,
 			     unsigned long len, unsigned long pgoff)
 {
 	struct task_struct *creator = smp_load_acquire(&region->creator);
-	struct mm_struct *mm = current->mm;
+	unsigned long pages = region->size >> PAGE_SHIFT;
 
+	if (!mshare_range_ok(addr, len) ||
+	    !IS_ALIGNED(pgoff, MSHARE_GRANULE >> PAGE_SHIFT) ||
+	    pgoff >= pages || len >> PAGE_SHIFT > pages - pgoff)
+		return -EINVAL;
 	/*
 	 * Adoption is going to replace the tables. Who watches files being
 	 * opened (fanotify) may have the file already.
 	 */
 	if (creator && creator != current)
 		return -EBUSY;
-	/* Parts of a region and other addresses than its own: not yet. */
-	if (addr != region->start || len != region->size || pgoff)
-		return -EOPNOTSUPP;
-	/* The host's invalidations do not reach this mm's notifiers yet. */
-	if (mm_has_notifiers(mm))
-		return -EOPNOTSUPP;
 	return 0;
 }
 
@@ -673,7 +703,7 @@ static vm_flags_t mshare_vm_flags(unsigned long prot)
 }
 
 /**
- * mshare_new_vma() - the VMA of an attachment, for one that is not mmap()ed
+ * mshare_new_vma() - the VMA that attaches all of a region, not from mmap()
  * @mm: its mm
  * @file: the region's file
  * @start: first address
@@ -739,13 +769,17 @@ int mshare_mmap(struct file *file, struct vm_area_struct *vma)
 /**
  * mshare_region_unmapped_area() - where mmap() of a region's file puts it
  * @file: the region's file
- * @addr: hint
+ * @addr: where, or 0 for where it is in the host
  * @len: length in bytes
- * @pgoff: offset in pages
+ * @pgoff: offset in the region, in pages
  * @flags: of mmap(2)
  *
- * Refuses what mshare_mmap() would refuse, before what is mapped there now is
- * unmapped for it.
+ * Never anywhere else: what is in a region may point to it, so that an address
+ * is no mere hint. Refuses what mshare_mmap() would refuse, before what is
+ * mapped there now is unmapped for it.
+ *
+ * Context: mmap_lock of the current mm held for writing.
+ * Return: the address or a negative error.
  */
 unsigned long mshare_region_unmapped_area(struct file *file, unsigned long addr,
 					  unsigned long len,
@@ -759,8 +793,9 @@ unsigned long mshare_region_unmapped_area(struct file *file, unsigned long addr,
 	if ((flags & MAP_TYPE) != MAP_SHARED &&
 	    (flags & MAP_TYPE) != MAP_SHARED_VALIDATE)
 		return -EINVAL;
+	/* If that wraps then @pgoff is not one in the region. */
 	if (!addr && !(flags & MAP_FIXED))
-		addr = region->start;
+		addr = region->start + (pgoff << PAGE_SHIFT);
 
 	err = mshare_may_attach(region, addr, len, pgoff);
 	if (err)
@@ -807,11 +842,13 @@ static long mshare_attach_prot(struct file *file, unsigned long addr)
 }
 
 /*
- * Attach the region of @file to the current process. What is mapped in the
- * range is in the way, or, with @adopt, becomes the content of the region.
+ * Attach @len bytes of the region of @file, from @pgoff on, to the current
+ * process at @addr. What is mapped in the range is in the way, or, with @adopt,
+ * becomes the content of the region, which is at its own address then.
  */
 static int mshare_attach(struct file *file, unsigned long prot,
-			 unsigned long addr, unsigned long len, bool adopt)
+			 unsigned long addr, unsigned long len,
+			 unsigned long pgoff, bool adopt)
 {
 	struct mshare_region *region = msharefs_region(file);
 	struct mm_struct *mm = current->mm;
@@ -821,7 +858,7 @@ static int mshare_attach(struct file *file, unsigned long prot,
 	if (mmap_write_lock_killable(mm))
 		return -EINTR;
 
-	err = mshare_may_attach(region, addr, len, 0);
+	err = mshare_may_attach(region, addr, len, pgoff);
 	if (err)
 		goto unlock;
 	err = -EBUSY;
@@ -841,7 +878,8 @@ static int mshare_attach(struct file *file, unsigned long prot,
 	 * Not do_mmap(): mlockall(MCL_FUTURE) is none of a region's business,
 	 * and nor is a limit on what is locked.
 	 */
-	ret = mmap_region(mm, file, addr, len, mshare_vm_flags(prot), 0, NULL);
+	ret = mmap_region(mm, file, addr, len, mshare_vm_flags(prot), pgoff,
+			  NULL);
 	err = IS_ERR_VALUE(ret) ? (int)ret : 0;
 unlock:
 	mmap_write_unlock(mm);
@@ -879,13 +917,6 @@ struct mshare_args {
 	unsigned long len;
 };
 
-/* A range that a region, or a part of one, can be in. */
-static bool mshare_range_ok(unsigned long addr, unsigned long len)
-{
-	return addr && len && IS_ALIGNED(addr | len, MSHARE_GRANULE) &&
-	       len <= TASK_SIZE && addr <= TASK_SIZE - len;
-}
-
 static struct mshare_region *mshare_make_region(void *arg)
 {
 	const struct mshare_args *args = arg;
@@ -902,7 +933,7 @@ static int mshare_attach_new(struct file *file, void *arg)
 
 	if (prot < 0)
 		return prot;
-	err = mshare_attach(file, prot, args->addr, args->len, true);
+	err = mshare_attach(file, prot, args->addr, args->len, 0, true);
 	/* The tables are final now. */
 	if (!err)
 		smp_store_release(&region->creator, NULL);
@@ -913,6 +944,7 @@ static int mshare_attach_existing(struct file *file, void *arg)
 {
 	struct mshare_region *region = msharefs_region(file);
 	struct mshare_args args = *(struct mshare_args *)arg;
+	unsigned long offset = 0;
 	long prot;
 	int err;
 
@@ -920,15 +952,13 @@ static int mshare_attach_existing(struct file *file, void *arg)
 		args.addr = region->start;
 		args.len = region->size;
 	}
-	/*
-	 * A part of it at its address, or all of it elsewhere, and nothing
-	 * else.
-	 */
-	if (args.len > region->size ||
-	    (args.len != region->size &&
-	     (args.addr < region->start ||
-	      args.addr - region->start > region->size - args.len)))
-		return -EINVAL;
+	/* All of it, wherever, or a part of it at its address. */
+	if (args.len != region->size) {
+		offset = args.addr - region->start;
+		if (args.addr < region->start || offset >= region->size ||
+		    args.len > region->size - offset)
+			return -EINVAL;
+	}
 	/* The region's own may be out of an x32 process's reach. */
 	if (!mshare_range_ok(args.addr, args.len))
 		return -EINVAL;
@@ -936,7 +966,8 @@ static int mshare_attach_existing(struct file *file, void *arg)
 	if (prot < 0)
 		return prot;
 
-	err = mshare_attach(file, prot, args.addr, args.len, false);
+	err = mshare_attach(file, prot, args.addr, args.len,
+			    offset >> PAGE_SHIFT, false);
 	if (!err && !msharefs_has_name(file)) {
 		/* It has gone meanwhile: as if we had come later. */
 		mshare_detach(region);
@@ -1034,6 +1065,41 @@ static bool mshare_no_range(unsigned long start, unsigned long len)
 	       start + PAGE_ALIGN(len) < start;
 }
 
+/* See mshare_seen_at() */
+unsigned long __mshare_seen_at(const struct mm_struct *host, unsigned long addr)
+{
+	const struct mshare_attachment *att;
+
+	rcu_read_lock();
+	att = mm_attachment_of(current->mm, host);
+	/* Detached meanwhile, it has no place any more. */
+	if (att)
+		addr -= att->delta;
+	rcu_read_unlock();
+	return addr;
+}
+
+/* See mshare_seen_vma() */
+bool __mshare_seen_vma(const struct vm_area_struct *vma, unsigned long *start,
+		       unsigned long *end, unsigned long *pgoff)
+{
+	const struct mshare_attachment *att;
+	bool seen = false;
+
+	rcu_read_lock();
+	att = mm_attachment_of(current->mm, vma->vm_mm);
+	if (att) {
+		*start = max(vma->vm_start, att->start + att->delta);
+		*end = min(vma->vm_end, att->end + att->delta);
+		*pgoff += (*start - vma->vm_start) >> PAGE_SHIFT;
+		seen = *start < *end;
+		*start -= att->delta;
+		*end -= att->delta;
+	}
+	rcu_read_unlock();
+	return seen;
+}
+
 bool __mshare_overlaps(struct mm_struct *mm, unsigned long start,
 		       unsigned long end)
 {
@@ -1119,6 +1185,7 @@ bool mshare_begin(struct mshare_call *call,
 	call->region = att->region;
 	call->mm = att->host;
 	call->delta = att->delta;
+	call->start = att->start + att->delta;
 	call->end = att->end + att->delta;
 	call->vm_flags = att->vm_flags;
 	call->old_memcg = set_active_memcg(mshare_memcg(att->host));
@@ -1225,6 +1292,75 @@ int __mshare_enter(struct mshare_call *call, unsigned long start,
 	}
 	rcu_read_unlock();
 	return ret;
+}
+
+/**
+ * mshare_enter_vma() - start to work on the host, from the attached mm
+ * @call: filled in
+ * @vma: the attachment, as found in the tree of its mm
+ *
+ * For those who cannot let go of the attached mm. As long as @vma is not
+ * unmapped, which takes the lock that is held, the attachment and the region
+ * stay.
+ *
+ * Context: mmap_lock of @vma's mm held.
+ */
+void mshare_enter_vma(struct mshare_call *call, struct vm_area_struct *vma)
+{
+	struct mshare_attachment *att;
+
+	mmap_assert_locked(vma->vm_mm);
+
+	rcu_read_lock();
+	att = mshare_find(vma->vm_mm, vma->vm_start);
+	/* It can't fail: the attachment holds the region. */
+	WARN_ON_ONCE(!mshare_begin(call, att));
+	rcu_read_unlock();
+}
+
+/**
+ * mshare_leave_vma() - back to the attached mm
+ * @call: as it came from mshare_enter_vma()
+ *
+ * Context: may sleep.
+ */
+void mshare_leave_vma(struct mshare_call *call)
+{
+	/* With the lock of the attached mm is no place to be made to wait. */
+	mshare_end(call, false);
+}
+
+/**
+ * mshare_lock_host() - as mshare_enter_vma(), and lock the host
+ * @call: filled in
+ * @vma: the attachment, as found in the tree of its mm
+ *
+ * Context: mmap_lock of @vma's mm held; the order is attached, then host. May
+ * sleep.
+ * Return: 0, with the mmap_lock of @call->mm, the host, held for reading, and
+ * @call->delta to be added to addresses, to be followed by mshare_unlock_host();
+ * or -EINTR.
+ */
+int mshare_lock_host(struct mshare_call *call, struct vm_area_struct *vma)
+{
+	mshare_enter_vma(call, vma);
+	if (mmap_read_lock_killable(call->mm)) {
+		mshare_leave_vma(call);
+		return -EINTR;
+	}
+	return 0;
+}
+
+/**
+ * mshare_unlock_host() - back to the attached mm
+ * @call: as it came from mshare_lock_host()
+ *
+ * Context: the lock that mshare_lock_host() took is held. May sleep.
+ */
+void mshare_unlock_host(struct mshare_call *call)
+{
+	mmap_read_unlock(call->mm);
+	mshare_leave_vma(call);
 }
 
 /**
@@ -1381,40 +1517,41 @@ void __mshare_leave(struct mshare_call *call)
 	mshare_end(call, true);
 }
 
-/* First free range of @len bytes at an address that is @offset modulo @align */
-static unsigned long mshare_find_room(struct mm_struct *host, unsigned long len,
-				      unsigned long align, unsigned long offset)
+/*
+ * First free range of @len bytes, of what the caller has attached, at an address
+ * that is @offset modulo @align.
+ */
+static unsigned long mshare_find_room(const struct mshare_call *call,
+				      unsigned long len, unsigned long align,
+				      unsigned long offset)
 {
-	unsigned long start = host->mshare_region->start;
-	unsigned long size = host->mshare_region->size;
-	MA_STATE(mas, &host->mm_mt, 0, 0);
+	MA_STATE(mas, &call->mm->mm_mt, 0, 0);
 
 	/* Whatever the gap's start is, this much holds an aligned range. */
 	len += align - PAGE_SIZE;
-	if (len > size || mas_empty_area(&mas, start, start + size - 1, len))
+	if (len > call->end - call->start ||
+	    mas_empty_area(&mas, call->start, call->end - 1, len))
 		return -ENOMEM;
 	return mas.index + ((offset - mas.index) & (align - 1));
 }
 
 /**
  * __mshare_get_unmapped_area() - find room in a region
- * @host: the region's host
+ * @call: from mshare_enter_mmap() or mshare_enter_mremap()
  * @file: what is to be mapped, or NULL
- * @hint: address in the host; of use only in the region
+ * @hint: address in the host; of use only in what the caller has attached
  * @len: length in bytes
  * @pgoff: offset in the file in pages
  *
- * Context: mmap_lock of @host held for writing.
+ * Context: mmap_lock of @call->mm held for writing.
  * Return: the hint, rounded up for hugetlb, if the range is free, or another
- * address in the region, or -ENOMEM. Huge pages are possible where they are
- * elsewhere.
+ * address, or -ENOMEM: never one that the caller has not attached. Huge pages
+ * are possible where they are elsewhere.
  */
-unsigned long __mshare_get_unmapped_area(struct mm_struct *host,
+unsigned long __mshare_get_unmapped_area(const struct mshare_call *call,
 					 struct file *file, unsigned long hint,
 					 unsigned long len, unsigned long pgoff)
 {
-	unsigned long start = host->mshare_region->start;
-	unsigned long end = start + host->mshare_region->size;
 	bool huge = file && is_file_hugepages(file);
 	unsigned long align = huge ? huge_page_size(hstate_file(file)) : PAGE_SIZE;
 	unsigned long addr = -ENOMEM;
@@ -1423,21 +1560,279 @@ unsigned long __mshare_get_unmapped_area(struct mm_struct *host,
 	if (huge)
 		hint = ALIGN(hint, align);
 	len = PAGE_ALIGN(len);
-	if (!len || len > host->mshare_region->size)
+	if (!len || len > call->end - call->start)
 		return -ENOMEM;
-	if (hint >= start && hint <= end - len &&
-	    !find_vma_intersection(host, hint, hint + len))
+	if (hint >= call->start && hint <= call->end - len &&
+	    !find_vma_intersection(call->mm, hint, hint + len))
 		return hint;
 	if (huge)
-		return mshare_find_room(host, len, align, 0);
+		return mshare_find_room(call, len, align, 0);
 
 	if (IS_ENABLED(CONFIG_TRANSPARENT_HUGEPAGE) && len >= PMD_SIZE)
-		addr = mshare_find_room(host, len, PMD_SIZE, file ?
+		addr = mshare_find_room(call, len, PMD_SIZE, file ?
 					(pgoff << PAGE_SHIFT) & ~PMD_MASK : 0);
 	if (IS_ERR_VALUE(addr))
-		addr = mshare_find_room(host, len, align, 0);
+		addr = mshare_find_room(call, len, align, 0);
 	return addr;
 }
+
+/**
+ * __mshare_enter_part() - find out whom the first part of a range belongs to
+ * @call: made by MSHARE_CALL() for any mm that the caller holds
+ * @addr: where the range begins
+ * @end: where it ends
+ *
+ * For those who look up VMAs and fault them, or walk tables, on their own, part
+ * by part. If @addr is inside an attached region then @call is made to work on
+ * the region's host, as which the caller goes on, with @call->delta added to the
+ * addresses. In any case it finishes with mshare_leave_part(). What the
+ * attachment allows mshare_may() tells.
+ *
+ * A region that is detached lives until mshare_leave_part().
+ *
+ * Context: task context. As long as the mmap_lock of @call->mm is held what is
+ * outside of all regions stays so.
+ * Return: how far the part goes: @end, or where the attachment ends that @addr is
+ * in, or where the next one starts. In addresses of @call's first mm.
+ */
+unsigned long __mshare_enter_part(struct mshare_call *call, unsigned long addr,
+				  unsigned long end)
+{
+	struct mm_struct *mm = call->mm;
+	struct mshare_attachment *att;
+
+	rcu_read_lock();
+	for_each_mshare_attachment(att, mm) {
+		if (att->end <= addr || end <= att->start)
+			continue;
+		if (addr < att->start) {
+			end = att->start;
+			continue;
+		}
+		/* If that fails then nothing is there any more. */
+		mshare_begin(call, att);
+		end = min(end, att->end);
+		break;
+	}
+	rcu_read_unlock();
+	return end;
+}
+
+void __mshare_leave_part(struct mshare_call *call)
+{
+	mshare_end(call, false);
+}
+
+/**
+ * __mshare_enter_next() - go through all attachments of an mm
+ * @call: made by MSHARE_CALL() for any mm that the caller holds
+ * @start: address to begin the search at; then where the attachment begins
+ * @end: where it ends
+ *
+ * The addresses are those of @call->mm. The caller finishes with
+ * mshare_leave_part(), and goes on with a new call at @end.
+ *
+ * Context: task context.
+ * Return: false if there is no further one.
+ */
+bool __mshare_enter_next(struct mshare_call *call, unsigned long *start,
+			 unsigned long *end)
+{
+	struct mshare_attachment *att, *next;
+	bool ret = false;
+
+	rcu_read_lock();
+	do {
+		next = NULL;
+		for_each_mshare_attachment(att, call->mm)
+			if (att->start >= *start &&
+			    (!next || att->start < next->start))
+				next = att;
+		if (next) {
+			ret = mshare_begin(call, next);
+			*start = ret ? next->start : next->end;
+			*end = next->end;
+		}
+	} while (next && !ret);
+	rcu_read_unlock();
+	return ret;
+}
+
+/* See mshare_gup_fast() */
+bool __mshare_gup_fast(struct mm_struct *mm, unsigned long start,
+		       unsigned long end, unsigned int gup_flags)
+{
+	struct mshare_attachment *att;
+	bool ret = true;
+
+	rcu_read_lock();
+	for_each_mshare_attachment(att, mm) {
+		if (att->end <= start || end <= att->start)
+			continue;
+		if ((gup_flags & FOLL_WRITE) && !(att->vm_flags & VM_WRITE)) {
+			ret = false;
+			break;
+		}
+		/* It is the host whose pages are pinned. */
+		if ((gup_flags & FOLL_PIN) &&
+		    !test_bit(MMF_HAS_PINNED, &att->host->flags))
+			set_bit(MMF_HAS_PINNED, &att->host->flags);
+	}
+	rcu_read_unlock();
+	return ret;
+}
+
+/*
+ * What mshare_enter_futex() has to know of the host's VMA.
+ * Return: 1 if a futex there is the region's, 0 if its page says whose it is,
+ * or -EFAULT.
+ */
+static int mshare_check_futex(const struct mshare_call *call,
+			      struct vm_area_struct *vma, bool write)
+{
+	if (!vma)
+		return -EFAULT;
+	if (vma->vm_flags & VM_MAYSHARE)
+		return 0;
+	/*
+	 * Nobody writes here. As elsewhere, there is nothing to wait for if the
+	 * page is anonymous, and otherwise the file may be written to.
+	 */
+	if (!(vma->vm_flags & VM_WRITE))
+		return 0;
+
+	if (mshare_may(call, VM_WRITE) &&
+	    arch_vma_access_permitted(vma, true, false, false))
+		return 1;
+	/* Others write what this process can only read and wait for. */
+	if (!write && (vma->vm_flags & VM_READ) &&
+	    arch_vma_access_permitted(vma, false, false, false))
+		return 1;
+	return -EFAULT;
+}
+
+/**
+ * __mshare_enter_futex() - is a shared futex one in private memory of a region?
+ * @call: made by MSHARE_CALL() for current->mm
+ * @address: of the futex's page
+ * @write: it must be writable
+ *
+ * Memory that is private to a region is everyone's who is attached, and so is a
+ * futex there. The mapping decides and not the page, since a read-only attached
+ * process may wait on a page that is only going to be made, or copied, when
+ * somebody writes to it.
+ *
+ * If so, @call is at work on the host, @call->delta is to be added to the
+ * address, and mshare_leave_part() ends it. Otherwise it is an ordinary futex,
+ * @call->region is NULL.
+ *
+ * Context: task context, no lock held.
+ * Return: 0, or -EFAULT if nothing is mapped there or it may not be accessed,
+ * or -EINTR if the task is being killed.
+ */
+int __mshare_enter_futex(struct mshare_call *call, unsigned long address,
+			 bool write)
+{
+	struct mm_struct *mm = call->mm;
+	struct vm_area_struct *vma;
+	int ret;
+
+	__mshare_enter_part(call, address, address + 1);
+	if (!call->region)
+		return 0;
+
+	address += call->delta;
+	vma = lock_vma_under_rcu(call->mm, address);
+	if (vma) {
+		ret = mshare_check_futex(call, vma, write);
+		vma_end_read(vma);
+	} else {
+		ret = mmap_read_lock_killable(call->mm);
+		if (!ret) {
+			vma = vma_lookup(call->mm, address);
+			ret = mshare_check_futex(call, vma, write);
+			mmap_read_unlock(call->mm);
+		}
+	}
+	if (ret > 0)
+		return 0;
+	mshare_end(call, false);
+	/* The caller may ask again. */
+	call->mm = mm;
+	return ret;
+}
+
+/**
+ * mshare_task_address() - where has a task what is mapped in a host?
+ * @tsk: any task
+ * @vma: any VMA
+ * @addr: an address in @vma; made that in @tsk's mm
+ *
+ * Context: any in which RCU watches and task_lock() can be taken.
+ * Return: false if @vma is not a host's, or @tsk is not attached to what is at
+ * @addr.
+ */
+bool mshare_task_address(struct task_struct *tsk,
+			 const struct vm_area_struct *vma, unsigned long *addr)
+{
+	struct mshare_attachment *att;
+	bool ret = false;
+
+	if (!mm_is_mshare_host(vma->vm_mm))
+		return false;
+
+	/* Until it is dropped the task does not let go of its mm. */
+	task_lock(tsk);
+	rcu_read_lock();
+	if (tsk->mm) {
+		for_each_mshare_attachment(att, tsk->mm) {
+			unsigned long own = *addr - att->delta;
+
+			if (att->host == vma->vm_mm &&
+			    att->start <= own && own < att->end) {
+				*addr = own;
+				ret = true;
+				break;
+			}
+		}
+	}
+	rcu_read_unlock();
+	task_unlock(tsk);
+	return ret;
+}
+
+/**
+ * mshare_vm_flags_at() - what is mapped at an address
+ * @vma: the VMA that is there in its mm
+ * @addr: the address
+ *
+ * Context: mmap_lock of @vma->vm_mm held; takes that of a host.
+ * Return: the flags of @vma or, if it is an attachment, of what is mapped in
+ * the region there, without the rights that the attachment does not give; 0 for
+ * nothing.
+ */
+vm_flags_t mshare_vm_flags_at(struct vm_area_struct *vma, unsigned long addr)
+{
+	MSHARE_CALL(call, vma->vm_mm);
+	struct vm_area_struct *host_vma;
+	vm_flags_t vm_flags = 0;
+
+	if (likely(!vma_is_mshare(vma)))
+		return vma->vm_flags;
+
+	mshare_enter_pages(&call, addr, 1);
+	if (!call.region)
+		return 0;
+	mmap_read_lock(call.mm);
+	host_vma = vma_lookup(call.mm, addr + call.delta);
+	if (host_vma)
+		vm_flags = host_vma->vm_flags &
+			   (call.vm_flags | ~VM_ACCESS_FLAGS);
+	mmap_read_unlock(call.mm);
+	mshare_leave_part(&call);
+	return vm_flags;
+}
+EXPORT_SYMBOL_GPL(mshare_vm_flags_at);
 
 /**
  * __mshare_fault_enter() - is a fault one in an attached region?

@@ -19,19 +19,25 @@
  *   before the move and at the original after it.
  * - The creator is made an attached mm, but for the entries (mshare_publish()):
  *   from here on its faults in the range wait for the host's mmap_lock, its
- *   CPUs take part in the host's flushes, and lockless walkers stay away.
+ *   CPUs take part in the host's flushes, and lockless walkers know that the
+ *   tables are, or are going to be, the host's.
  * - The entries are moved and the creator is flushed. There is nothing that
  *   could use the tables through it any more, nor a flush that reclaim owes it.
+ * - The creator's secondary MMUs, if it has any, start anew: its rights may be
+ *   less. To them all this is one invalidation of the range.
  * - The rmap locks are dropped, and the creator's VMAs, with nothing beneath
  *   them, are replaced by the attachment. Rmap may still find them until then,
  *   and therefore the tables are only linked into the creator afterwards.
+ * - Who waits for a futex there is moved to where others look for it.
  */
+#include <linux/futex.h>
 #include <linux/mm.h>
 #include <linux/hugetlb.h>
 #include <linux/khugepaged.h>
 #include <linux/ksm.h>
 #include <linux/mempolicy.h>
 #include <linux/mm_inline.h>
+#include <linux/mmu_notifier.h>
 #include <linux/mshare.h>
 #include <linux/perf_event.h>
 #include <linux/rmap.h>
@@ -773,8 +779,7 @@ static void mshare_replace_vmas(struct mshare_adoption *ad,
  * @end: first address behind it
  * @vm_flags: of the attachment
  *
- * Context: mmap_lock of the current mm held for writing; no notifiers. Takes
- * that of @host.
+ * Context: mmap_lock of the current mm held for writing. Takes that of @host.
  * Return: 0, or -EINVAL, or -EOPNOTSUPP for what cannot be shared, or -ENOMEM,
  * or -ERESTARTNOINTR for a signal; with nothing changed.
  */
@@ -788,6 +793,7 @@ int mshare_adopt(struct file *file, struct mm_struct *host,
 		.end	= end,
 		.counts	= { .mm = current->mm },
 	};
+	struct mmu_notifier_range range;
 	struct vm_area_struct *vma, *next;
 	LIST_HEAD(gone);
 	int err;
@@ -801,6 +807,12 @@ int mshare_adopt(struct file *file, struct mm_struct *host,
 
 	/* Until the end: who comes to the host finds all of it or waits. */
 	mmap_write_lock(host);
+	/* While nothing is mapped there, and so nothing is invalidated. */
+	if (mm_has_notifiers(ad.mm)) {
+		err = mshare_forward_locked(host->mshare_region);
+		if (err)
+			goto unlock;
+	}
 	vma_iter_init(&ad.vmi, ad.mm, start);
 	err = mshare_dup_range(&ad);
 	if (err)
@@ -809,18 +821,21 @@ int mshare_adopt(struct file *file, struct mm_struct *host,
 	if (err)
 		goto unprepare;
 
+	mmu_notifier_range_init(&range, MMU_NOTIFY_CLEAR, 0, ad.mm, start, end);
+	mmu_notifier_invalidate_range_start(&range);
+
 	/*
 	 * The host's VMAs have the same anon_vmas and files, so these are their
 	 * locks too. No allocation from here on, since reclaim takes them.
 	 */
 	err = mm_take_range_locks(ad.mm, start, end, TASK_KILLABLE);
 	if (err)
-		goto unprepare;
+		goto end_notifiers;
 	mshare_unshare_pmds(&ad);
 	err = mshare_count(&ad);
 	if (err) {
 		mm_drop_range_locks(ad.mm, start, end);
-		goto unprepare;
+		goto end_notifiers;
 	}
 
 	/* Nothing fails from here on. */
@@ -828,6 +843,9 @@ int mshare_adopt(struct file *file, struct mm_struct *host,
 	mm_drop_range_locks(ad.mm, start, end);
 	mshare_replace_vmas(&ad, &gone);
 	mshare_link(ad.mm, ad.att);
+	/* Nobody has come to the host yet, nor to a futex there. */
+	futex_adopt(ad.mm, host, start, end, ad.att->delta);
+	mmu_notifier_invalidate_range_end(&range);
 	validate_mm(host);
 	validate_mm(ad.mm);
 	mmap_write_unlock(host);
@@ -836,10 +854,13 @@ int mshare_adopt(struct file *file, struct mm_struct *host,
 		mshare_free_vma(vma);
 	return 0;
 
+end_notifiers:
+	mmu_notifier_invalidate_range_end(&range);
 unprepare:
 	mshare_unprepare(&ad);
 undup:
 	mshare_undup_range(&ad);
+unlock:
 	mmap_write_unlock(host);
 	return err == -EINTR ? -ERESTARTNOINTR : err;
 }

@@ -3,9 +3,37 @@
 #ifndef __MM_MSHARE_INTERNAL_H
 #define __MM_MSHARE_INTERNAL_H
 
+#include <linux/mmu_notifier.h>
 #include <linux/mshare.h>
 #include <linux/percpu-refcount.h>
 #include <asm/pgtable.h>
+
+/**
+ * struct mshare_mirrors - who is told of the invalidations of a host
+ * @lock: protects everything here
+ * @list: the attachments in mms that have notifiers. Changed only while nothing
+ *	  is being invalidated; read by an invalidation, or under SRCU
+ * @nr_active: invalidations that have started and not ended
+ * @frozen: none may start
+ * @forwarding: the host's invalidations come here; never reset. Written with
+ *		the host's mmap_lock held for writing
+ * @wait: for @nr_active to be zero, and for @frozen to end
+ * @range: the host's subscription for what has a start and an end, and for the
+ *	   young bits
+ * @tlb: and that for the flushes, since one can't have both
+ */
+struct mshare_mirrors {
+#ifdef CONFIG_MMU_NOTIFIER
+	spinlock_t lock;
+	struct hlist_head list;
+	unsigned long nr_active;
+	bool frozen;
+	bool forwarding;
+	wait_queue_head_t wait;
+	struct mmu_notifier range;
+	struct mmu_notifier tlb;
+#endif
+};
 
 /**
  * struct mshare_region - a range of addresses with VMAs and page tables
@@ -18,6 +46,7 @@
  * @hugetlb_css: the creator's hugetlb cgroup
  * @ucounts: the creator's, to whom locked memory is charged
  * @creator: the task that is making the region; nobody else may attach it yet
+ * @mirrors: attached mms with notifiers
  * @locked: how many pages of that are; changed under the host's mmap_lock, held
  *	    for writing
  */
@@ -33,6 +62,7 @@ struct mshare_region {
 #endif
 	struct ucounts *ucounts;
 	struct task_struct *creator;
+	struct mshare_mirrors mirrors;
 	unsigned long locked;
 };
 
@@ -41,6 +71,8 @@ struct mshare_attachment *mshare_find(struct mm_struct *mm, unsigned long addr);
 bool mshare_begin(struct mshare_call *call,
 		  const struct mshare_attachment *att);
 void mshare_end(struct mshare_call *call, bool throttle);
+void mshare_enter_vma(struct mshare_call *call, struct vm_area_struct *vma);
+void mshare_leave_vma(struct mshare_call *call);
 int mshare_may_map(struct file *file, unsigned long flags);
 pud_t *mshare_pud_table(struct mm_struct *host, unsigned long addr);
 struct vm_area_struct *mshare_new_vma(struct mm_struct *mm, struct file *file,
@@ -53,5 +85,41 @@ void mshare_link(struct mm_struct *mm, struct mshare_attachment *att);
 /* mm/mshare_adopt.c */
 int mshare_adopt(struct file *file, struct mm_struct *host,
 		 unsigned long start, unsigned long end, vm_flags_t vm_flags);
+
+/* mm/mshare_notifier.c */
+#ifdef CONFIG_MMU_NOTIFIER
+void mshare_init_mirrors(struct mshare_region *region);
+void mshare_exit_mirrors(struct mshare_region *region);
+int mshare_forward(struct mshare_region *region);
+int mshare_forward_locked(struct mshare_region *region);
+void mshare_add_mirror(struct mshare_attachment *att);
+void mshare_del_mirror(struct mshare_attachment *att);
+#else
+static inline void mshare_init_mirrors(struct mshare_region *region)
+{
+}
+
+static inline void mshare_exit_mirrors(struct mshare_region *region)
+{
+}
+
+static inline int mshare_forward(struct mshare_region *region)
+{
+	return 0;
+}
+
+static inline int mshare_forward_locked(struct mshare_region *region)
+{
+	return 0;
+}
+
+static inline void mshare_add_mirror(struct mshare_attachment *att)
+{
+}
+
+static inline void mshare_del_mirror(struct mshare_attachment *att)
+{
+}
+#endif
 
 #endif /* __MM_MSHARE_INTERNAL_H */

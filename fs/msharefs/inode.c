@@ -85,9 +85,23 @@ static int msharefs_region_mmap(struct file *file, struct vm_area_struct *vma)
 	return mshare_mmap(file, vma);
 }
 
+static long msharefs_region_ioctl(struct file *file, unsigned int cmd,
+				  unsigned long arg)
+{
+	switch (cmd) {
+	case PROCMAP_QUERY:
+		return proc_query_region(msharefs_region(file),
+					 (void __user *)arg);
+	default:
+		return -ENOIOCTLCMD;
+	}
+}
+
 const struct file_operations msharefs_region_fops = {
 	.read_iter		= msharefs_region_read_iter,
 	.write_iter		= msharefs_write_iter,
+	.unlocked_ioctl		= msharefs_region_ioctl,
+	.compat_ioctl		= compat_ptr_ioctl,
 	.mmap			= msharefs_region_mmap,
 	.get_unmapped_area	= mshare_region_unmapped_area,
 	.llseek			= default_llseek,

@@ -31,13 +31,16 @@ struct mshare_region;
  * @node: on &mm_struct.mshare_attachments
  * @region: the region; lives as long as the attachment
  * @host: its host mm
+ * @mm: the attached mm
+ * @mirror: on the region's list of the attached mms that have notifiers; see
+ *	    mm/mshare_notifier.c
  * @start: first address of the attachment in the attached mm
  * @end: first address behind it
  * @delta: what to add to an attached address to get the host's
  * @vm_flags: of the attachment's VMA: what the attached mm may do at most
  * @rcu: for freeing
  *
- * Everything but @node is constant from the time the attachment is published
+ * Everything but @node and @mirror is constant from the time the attachment is published
  * until it is freed, a grace period after it was taken off the list.
  *
  * It is on the list before the first P4D entry is written and until the TLB
@@ -49,6 +52,8 @@ struct mshare_attachment {
 	struct hlist_node node;
 	struct mshare_region *region;
 	struct mm_struct *host;
+	struct mm_struct *mm;
+	struct hlist_node mirror;
 	unsigned long start;
 	unsigned long end;
 	unsigned long delta;
@@ -61,7 +66,8 @@ struct mshare_attachment {
  * @region: the region, referenced, or NULL when the call is not inside one
  * @mm: the mm to work on: the region's host, or current->mm
  * @delta: what to add to the caller's address to get the one in @mm
- * @end: first address in @mm behind what the caller has attached
+ * @start: first address in @mm of what the caller has attached
+ * @end: first address in @mm behind that
  * @vm_flags: what the caller may do in the region at most
  * @old_memcg: active memcg to go back to
  * @old_over_high: what the task has to see to in its own memcg
@@ -71,6 +77,7 @@ struct mshare_call {
 	struct mshare_region *region;
 	struct mm_struct *mm;
 	unsigned long delta;
+	unsigned long start;
 	unsigned long end;
 	vm_flags_t vm_flags;
 	struct mem_cgroup *old_memcg;
@@ -80,6 +87,20 @@ struct mshare_call {
 
 /* A call on @mm_ until mshare_enter() finds that it is inside a region of it */
 #define MSHARE_CALL(name, mm_)	struct mshare_call name = { .mm = (mm_) }
+
+/**
+ * struct mshare_owner - whose invalidation of a host it is
+ * @mm: the attached mm that it is done for
+ * @owner: what the notifiers of @mm are to see as &mmu_notifier_range.owner
+ *
+ * What is the owner of an invalidation of a host with MMU_NOTIFY_EXCLUSIVE. The
+ * notifiers of other mms see none: an owner who leaves an invalidation alone
+ * has seen to it for one mm.
+ */
+struct mshare_owner {
+	struct mm_struct *mm;
+	void *owner;
+};
 
 /**
  * enum mshare_how - what a system call does, for mshare_enter()
@@ -130,6 +151,27 @@ static inline bool mm_has_mshare(const struct mm_struct *mm)
 	hlist_for_each_entry_rcu(att, &(mm)->mshare_attachments, node, true)
 
 /**
+ * mm_attachment_of() - how is the region of a host attached to an mm?
+ * @mm: an mm, &init_mm included
+ * @host: a host mm
+ *
+ * There is at most one attachment of a region.
+ *
+ * Context: RCU read side, or interrupts off.
+ * Return: the attachment, or NULL.
+ */
+static inline const struct mshare_attachment *
+mm_attachment_of(const struct mm_struct *mm, const struct mm_struct *host)
+{
+	struct mshare_attachment *att;
+
+	for_each_mshare_attachment(att, mm)
+		if (att->host == host)
+			return att;
+	return NULL;
+}
+
+/**
  * mm_attached_to() - is @host the host of a region attached to @mm?
  * @mm: an mm, &init_mm included
  * @host: a host mm
@@ -139,12 +181,7 @@ static inline bool mm_has_mshare(const struct mm_struct *mm)
 static inline bool mm_attached_to(const struct mm_struct *mm,
 				  const struct mm_struct *host)
 {
-	struct mshare_attachment *att;
-
-	for_each_mshare_attachment(att, mm)
-		if (att->host == host)
-			return true;
-	return false;
+	return mm_attachment_of(mm, host);
 }
 
 /**
@@ -187,6 +224,45 @@ static inline bool vma_in_mshare_of(const struct mm_struct *mm,
 	ret = mm_attached_to(mm, vma->vm_mm);
 	rcu_read_unlock();
 	return ret;
+}
+
+unsigned long __mshare_seen_at(const struct mm_struct *host,
+			       unsigned long addr);
+bool __mshare_seen_vma(const struct vm_area_struct *vma, unsigned long *start,
+		       unsigned long *end, unsigned long *pgoff);
+
+/**
+ * mshare_seen_at() - where does the current process see an address of an mm?
+ * @mm: current->mm, or the host of a region attached to it
+ * @addr: an address in @mm
+ *
+ * Context: any in which RCU watches.
+ */
+static inline unsigned long mshare_seen_at(const struct mm_struct *mm,
+					   unsigned long addr)
+{
+	return likely(!mm_is_mshare_host(mm)) ? addr : __mshare_seen_at(mm, addr);
+}
+
+/**
+ * mshare_seen_vma() - where, and how much of a VMA, does the process see?
+ * @vma: a VMA of current->mm, or of the host of a region attached to it
+ * @start: where to put the first address, as the current process sees it
+ * @end: where to put the first address behind it
+ * @pgoff: where to put the offset of @start in the file, in pages
+ *
+ * Context: any in which RCU watches.
+ * Return: false if the process sees nothing of it.
+ */
+static inline bool mshare_seen_vma(const struct vm_area_struct *vma,
+				   unsigned long *start, unsigned long *end,
+				   unsigned long *pgoff)
+{
+	*start = vma->vm_start;
+	*end = vma->vm_end;
+	*pgoff = vma->vm_pgoff;
+	return likely(!mm_is_mshare_host(vma->vm_mm)) ||
+	       __mshare_seen_vma(vma, start, end, pgoff);
 }
 
 bool __mshare_overlaps(struct mm_struct *mm, unsigned long start,
@@ -290,7 +366,7 @@ int __mshare_enter_mremap(struct mshare_call *call, unsigned long addr,
 			  unsigned long old_len, unsigned long new_addr,
 			  unsigned long new_len, unsigned long flags);
 void __mshare_leave(struct mshare_call *call);
-unsigned long __mshare_get_unmapped_area(struct mm_struct *host,
+unsigned long __mshare_get_unmapped_area(const struct mshare_call *call,
 					 struct file *file, unsigned long hint,
 					 unsigned long len,
 					 unsigned long pgoff);
@@ -373,7 +449,7 @@ static inline unsigned long mshare_place(struct mshare_call *call,
 	if (*flags & (MAP_FIXED | MAP_FIXED_NOREPLACE))
 		return addr;
 	*flags |= MAP_FIXED;
-	return __mshare_get_unmapped_area(call->mm, file, addr, len, pgoff);
+	return __mshare_get_unmapped_area(call, file, addr, len, pgoff);
 }
 
 bool __mshare_fault_enter(struct mshare_call *call, unsigned long address);
@@ -390,6 +466,185 @@ static inline bool mshare_fault_enter(struct mshare_call *call,
 bool mshare_fault_leave(struct mshare_call *call, unsigned long address,
 			unsigned int flags, vm_fault_t fault);
 bool mshare_oom(struct mshare_call *call);
+
+int mshare_lock_host(struct mshare_call *call, struct vm_area_struct *vma);
+void mshare_unlock_host(struct mshare_call *call);
+
+unsigned long __mshare_enter_part(struct mshare_call *call, unsigned long addr,
+				  unsigned long end);
+void __mshare_leave_part(struct mshare_call *call);
+int mshare_look_at(struct mshare_call *call, struct mshare_region *region,
+		   unsigned long *addr, bool or_next);
+vm_flags_t __mshare_rights(const struct mshare_call *call,
+			   const struct vm_area_struct *vma);
+unsigned long mshare_nr_sharers(struct mm_struct *host);
+unsigned long __mshare_skip_holes(unsigned long addr, unsigned long end);
+
+/* See __mshare_enter_part() */
+static inline unsigned long mshare_enter_part(struct mshare_call *call,
+					      unsigned long addr,
+					      unsigned long end)
+{
+	if (likely(!mm_has_mshare(call->mm)))
+		return end;
+	return __mshare_enter_part(call, addr, end);
+}
+
+/**
+ * mshare_leave_part() - done with a part of a range
+ * @call: from mshare_enter_part() or its like
+ *
+ * Context: no lock of the host held. May sleep, but does not throttle: the
+ * caller may hold other locks.
+ */
+static inline void mshare_leave_part(struct mshare_call *call)
+{
+	if (unlikely(call->region))
+		__mshare_leave_part(call);
+}
+
+/* See __mshare_rights() */
+static inline vm_flags_t mshare_rights(const struct mshare_call *call,
+				       const struct vm_area_struct *vma)
+{
+	if (likely(!call->region))
+		return vma->vm_flags;
+	return __mshare_rights(call, vma);
+}
+
+/* See __mshare_skip_holes() */
+static inline unsigned long mshare_skip_holes(unsigned long addr,
+					      unsigned long end)
+{
+	if (likely(!mm_has_mshare(current->mm)))
+		return 0;
+	return __mshare_skip_holes(addr, end);
+}
+
+#ifdef CONFIG_MMU_NOTIFIER
+int __mshare_forward_notifiers(struct mm_struct *mm);
+bool __mshare_freeze_mirrors(struct mm_struct *mm);
+void __mshare_thaw_mirrors(struct mm_struct *mm);
+void __mshare_wait_mirrors(struct mm_struct *mm);
+#endif
+
+/* See __mshare_forward_notifiers(), for this and the next three */
+static inline int mshare_forward_notifiers(struct mm_struct *mm)
+{
+#ifdef CONFIG_MMU_NOTIFIER
+	if (unlikely(mm_has_mshare(mm)))
+		return __mshare_forward_notifiers(mm);
+#endif
+	return 0;
+}
+
+static inline bool mshare_freeze_mirrors(struct mm_struct *mm)
+{
+#ifdef CONFIG_MMU_NOTIFIER
+	if (unlikely(mm_has_mshare(mm)))
+		return __mshare_freeze_mirrors(mm);
+#endif
+	return true;
+}
+
+static inline void mshare_thaw_mirrors(struct mm_struct *mm)
+{
+#ifdef CONFIG_MMU_NOTIFIER
+	if (unlikely(mm_has_mshare(mm)))
+		__mshare_thaw_mirrors(mm);
+#endif
+}
+
+static inline void mshare_wait_mirrors(struct mm_struct *mm)
+{
+#ifdef CONFIG_MMU_NOTIFIER
+	if (unlikely(mm_has_mshare(mm)))
+		__mshare_wait_mirrors(mm);
+#endif
+}
+
+bool __mshare_gup_fast(struct mm_struct *mm, unsigned long start,
+		       unsigned long end, unsigned int gup_flags);
+int __mshare_enter_futex(struct mshare_call *call, unsigned long address,
+			 bool write);
+bool mshare_task_address(struct task_struct *tsk,
+			 const struct vm_area_struct *vma, unsigned long *addr);
+bool __mshare_enter_next(struct mshare_call *call, unsigned long *start,
+			 unsigned long *end);
+vm_flags_t mshare_vm_flags_at(struct vm_area_struct *vma, unsigned long addr);
+
+/**
+ * mshare_enter_pages() - as mshare_enter_part(), for pages
+ * @call: made by MSHARE_CALL() for any mm that the caller holds
+ * @start: address of, or in, the first
+ * @nr_pages: their number
+ *
+ * Return: how many of the pages belong to the same; at least one.
+ */
+static inline unsigned long mshare_enter_pages(struct mshare_call *call,
+					       unsigned long start,
+					       unsigned long nr_pages)
+{
+	unsigned long end;
+
+	if (likely(!mm_has_mshare(call->mm)))
+		return nr_pages;
+	start &= PAGE_MASK;
+	end = start + (min(nr_pages, PHYS_PFN(TASK_SIZE_MAX)) << PAGE_SHIFT);
+	return PHYS_PFN(__mshare_enter_part(call, start, end) - start);
+}
+
+/**
+ * mshare_may() - does an attachment allow an access?
+ * @call: from mshare_enter_part() or its like
+ * @vm_flags: of VM_READ, VM_WRITE and VM_EXEC what is going to be done
+ *
+ * What is mapped there has its own say.
+ */
+static inline bool mshare_may(const struct mshare_call *call,
+			      vm_flags_t vm_flags)
+{
+	return likely(!call->region) || !(vm_flags & ~call->vm_flags);
+}
+
+/**
+ * mshare_gup_fast() - may GUP-fast walk a range?
+ * @mm: the current mm
+ * @start: first address
+ * @end: first address behind the range
+ * @gup_flags: FOLL_*
+ *
+ * The tables of a region are the host's, but walking them without a lock is no
+ * different: this CPU takes part in the host's flushes, and nothing is linked
+ * or unlinked before it turns interrupts on. Only what the attachment forbids
+ * shows in no entry that GUP-fast looks at.
+ *
+ * Context: interrupts off.
+ */
+static inline bool mshare_gup_fast(struct mm_struct *mm, unsigned long start,
+				   unsigned long end, unsigned int gup_flags)
+{
+	return likely(!mm_has_mshare(mm)) ||
+	       __mshare_gup_fast(mm, start, end, gup_flags);
+}
+
+/* See __mshare_enter_futex() */
+static inline int mshare_enter_futex(struct mshare_call *call,
+				     unsigned long address, bool write)
+{
+	if (likely(!mm_has_mshare(call->mm)))
+		return 0;
+	return __mshare_enter_futex(call, address, write);
+}
+
+/* See __mshare_enter_next() */
+static inline bool mshare_enter_next(struct mshare_call *call,
+				     unsigned long *start, unsigned long *end)
+{
+	if (likely(!mm_has_mshare(call->mm)))
+		return false;
+	return __mshare_enter_next(call, start, end);
+}
 
 int mshare_fork(struct vm_area_struct *dst_vma, struct vm_area_struct *src_vma);
 void mshare_unmap(struct vm_area_struct *vma);
@@ -468,6 +723,17 @@ int msharefs_unlink(const char __user *name,
 bool msharefs_has_name(struct file *file);
 struct mshare_region *msharefs_region(struct file *file);
 
+/* fs/proc/task_mmu.c: PROCMAP_QUERY on the file of a region */
+#ifdef CONFIG_PROC_FS
+int proc_query_region(struct mshare_region *region, void __user *uarg);
+#else
+static inline int proc_query_region(struct mshare_region *region,
+				    void __user *uarg)
+{
+	return -ENOTTY;
+}
+#endif
+
 /* The architecture's part: arch/x86/mm/tlb.c, arch/x86/include/asm/mshare.h */
 void arch_mshare_publish(struct mm_struct *mm);
 
@@ -487,6 +753,28 @@ static inline bool mm_attached_to(const struct mm_struct *mm,
 				  const struct mm_struct *host)
 {
 	return false;
+}
+
+static inline const struct mshare_attachment *
+mm_attachment_of(const struct mm_struct *mm, const struct mm_struct *host)
+{
+	return NULL;
+}
+
+static inline unsigned long mshare_seen_at(const struct mm_struct *mm,
+					   unsigned long addr)
+{
+	return addr;
+}
+
+static inline bool mshare_seen_vma(const struct vm_area_struct *vma,
+				   unsigned long *start, unsigned long *end,
+				   unsigned long *pgoff)
+{
+	*start = vma->vm_start;
+	*end = vma->vm_end;
+	*pgoff = vma->vm_pgoff;
+	return true;
 }
 
 static inline bool vma_in_mshare_of(const struct mm_struct *mm,
@@ -584,6 +872,113 @@ static inline bool mshare_fault_leave(struct mshare_call *call,
 static inline bool mshare_oom(struct mshare_call *call)
 {
 	return false;
+}
+
+static inline int mshare_lock_host(struct mshare_call *call,
+				   struct vm_area_struct *vma)
+{
+	return -EINVAL;
+}
+
+static inline void mshare_unlock_host(struct mshare_call *call)
+{
+}
+
+static inline unsigned long mshare_enter_part(struct mshare_call *call,
+					      unsigned long addr,
+					      unsigned long end)
+{
+	return end;
+}
+
+static inline void mshare_leave_part(struct mshare_call *call)
+{
+}
+
+static inline int mshare_look_at(struct mshare_call *call,
+				 struct mshare_region *region,
+				 unsigned long *addr, bool or_next)
+{
+	return -EPERM;
+}
+
+static inline vm_flags_t mshare_rights(const struct mshare_call *call,
+				       const struct vm_area_struct *vma)
+{
+	return vma->vm_flags;
+}
+
+static inline unsigned long mshare_nr_sharers(struct mm_struct *host)
+{
+	return 1;
+}
+
+static inline unsigned long mshare_skip_holes(unsigned long addr,
+					      unsigned long end)
+{
+	return 0;
+}
+
+static inline int mshare_forward_notifiers(struct mm_struct *mm)
+{
+	return 0;
+}
+
+static inline bool mshare_freeze_mirrors(struct mm_struct *mm)
+{
+	return true;
+}
+
+static inline unsigned long mshare_enter_pages(struct mshare_call *call,
+					       unsigned long start,
+					       unsigned long nr_pages)
+{
+	return nr_pages;
+}
+
+static inline bool mshare_may(const struct mshare_call *call,
+			      vm_flags_t vm_flags)
+{
+	return true;
+}
+
+static inline void mshare_thaw_mirrors(struct mm_struct *mm)
+{
+}
+
+static inline void mshare_wait_mirrors(struct mm_struct *mm)
+{
+}
+
+static inline bool mshare_gup_fast(struct mm_struct *mm, unsigned long start,
+				   unsigned long end, unsigned int gup_flags)
+{
+	return true;
+}
+
+static inline int mshare_enter_futex(struct mshare_call *call,
+				     unsigned long address, bool write)
+{
+	return 0;
+}
+
+static inline bool mshare_task_address(struct task_struct *tsk,
+				       const struct vm_area_struct *vma,
+				       unsigned long *addr)
+{
+	return false;
+}
+
+static inline bool mshare_enter_next(struct mshare_call *call,
+				     unsigned long *start, unsigned long *end)
+{
+	return false;
+}
+
+static inline vm_flags_t mshare_vm_flags_at(struct vm_area_struct *vma,
+					    unsigned long addr)
+{
+	return vma->vm_flags;
 }
 
 static inline int mshare_fork(struct vm_area_struct *dst_vma,

@@ -1263,6 +1263,48 @@ TEST_F(refused, breakpoints)
 	close(fd);
 }
 
+/* The text is outside, but what counts its breakpoints is not. */
+TEST_F(refused, reference_counters_of_breakpoints)
+{
+	const char *tracefs = "/sys/kernel/tracing";
+	const int prot = PROT_READ | PROT_WRITE;
+	volatile short *counter = at(self->p, 0x20);
+	char path[64], text[128];
+	void *text_at;
+	int fd;
+
+	mount("none", tracefs, "tracefs", 0, NULL);
+	if (access("/sys/kernel/tracing/uprobe_events", W_OK))
+		SKIP(return, "no uprobe_events");
+	snprintf(path, sizeof(path), "/tmp/mshare-uprobe-%d", getpid());
+	fd = open(path, O_RDWR | O_CREAT | O_TRUNC, 0700);
+	ASSERT_LE(0, fd);
+	ASSERT_OK(ftruncate(fd, 2 * page()));
+	ASSERT_EQ((ssize_t)sizeof(code_42),
+		  pwrite(fd, code_42, sizeof(code_42), 0x10));
+	snprintf(text, sizeof(text), "p:mshare_test/r %s:0x10(0x%zx)\n", path,
+		 page() + 0x20);
+	if (write_file("/sys/kernel/tracing/uprobe_events", text))
+		SKIP(return, "cannot make a uprobe");
+	ASSERT_OK(write_file("/sys/kernel/tracing/events/mshare_test/r/enable", "1"));
+	text_at = mmap(NULL, page(), PROT_READ | PROT_EXEC, MAP_PRIVATE, fd, 0);
+	ASSERT_NE(MAP_FAILED, text_at);
+	EXPECT_EQ(0xcc, try_read(at(text_at, 0x10)));
+	ASSERT_EQ(self->p, mmap(self->p, page(), prot, MAP_PRIVATE | MAP_FIXED,
+				fd, page()));
+	EXPECT_EQ(1, *counter);
+	EXPECT_REFUSED_WITH(EINVAL);
+	/* It can be removed, and then there is nothing in the way. */
+	write_file("/sys/kernel/tracing/events/mshare_test/r/enable", "0");
+	write_file("/sys/kernel/tracing/uprobe_events", "-:mshare_test/r");
+	EXPECT_EQ(0, *counter);
+	EXPECT_ADOPTED();
+	EXPECT_EQ(42, try_exec(at(text_at, 0x10)));
+	munmap(text_at, page());
+	unlink(path);
+	close(fd);
+}
+
 TEST_F(refused, files_that_are_no_memory)
 {
 	int fd = open("/sys/bus/pci/devices/0000:00:01.0/resource0", O_RDWR);

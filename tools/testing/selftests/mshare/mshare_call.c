@@ -393,22 +393,21 @@ TEST_F(call, attaching_refuses_ranges_that_are_not_the_regions)
 	EXPECT_NOT_ATTACHED(EINVAL, &self->a, a, -a, O_RDWR);
 }
 
-/* Until the issues that bring these. */
-TEST_F(call, partial_and_relocated_attachments_are_not_supported)
+/* More of this is in mshare_part.c. */
+TEST_F(call, parts_and_other_addresses_attach)
 {
 	unsigned long a = (unsigned long)self->addr;
 	size_t g = self->len;
 
 	ASSERT_OK(create(self->name, self->addr, 2 * g));
-	EXPECT_NOT_ATTACHED(EOPNOTSUPP, &self->a, a, g, O_RDWR);
-	EXPECT_NOT_ATTACHED(EOPNOTSUPP, &self->a, a + g, g, O_RDWR);
-	EXPECT_NOT_ATTACHED(EOPNOTSUPP, &self->a, a + g, 2 * g, O_RDWR);
-	EXPECT_NOT_ATTACHED(EOPNOTSUPP, &self->a, a + 8 * g, 2 * g, O_RDWR);
+	ASSERT_OK(map_anon(at(self->addr, g), page(), MAP_SHARED));
+	EXPECT_EQ(0, try_write(at(self->addr, g), 9));
+	ASSERT_OK(PEER(&self->a, do_mshare, self->name, a + g, g, O_RDWR, 0));
+	EXPECT_EQ(9, peer_read(&self->a, (void *)(a + g)));
+	ASSERT_OK(PEER(&self->b, do_mshare, self->name, a + 8 * g, 2 * g, O_RDWR, 0));
+	EXPECT_EQ(9, peer_read(&self->b, (void *)(a + 9 * g)));
 	/* What is wrong in itself stays wrong. */
-	EXPECT_NOT_ATTACHED(EINVAL, &self->a, a, page(), O_RDONLY);
 	EXPECT_NOT_ATTACHED(EEXIST, &self->a, a, 2 * g, O_RDONLY | O_CREAT | O_EXCL);
-	/* And they can still attach as they may. */
-	EXPECT_OK(peer_attach(&self->a, self->name));
 }
 
 /* What can never be shared. */

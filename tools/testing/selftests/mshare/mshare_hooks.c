@@ -2,17 +2,11 @@
 /*
  * Everything else in the kernel that looks into processes: it must leave an
  * attachment alone, or refuse, and the region must be as it was.
- *
- * Whatever takes pages through page tables is refused until the issue that
- * makes it follow into regions.
  */
-#include <linux/futex.h>
 #include <linux/membarrier.h>
 #include <sys/ioctl.h>
 #include <sys/ipc.h>
-#include <sys/ptrace.h>
 #include <sys/shm.h>
-#include <sys/uio.h>
 #include <ucontext.h>
 #include "mshare_env.h"
 
@@ -45,7 +39,6 @@ FIXTURE(hooks)
 	void *addr, *p;
 	size_t len;
 	struct peer a, b, out;	/* out is not attached */
-	struct zram zram;
 };
 
 static int byte_of(size_t i)
@@ -61,7 +54,6 @@ FIXTURE_SETUP(hooks)
 	self->addr = slot(0);
 	self->len = granule();
 	self->p = at(self->addr, GB);
-	self->zram.id = -1;
 	ASSERT_EQ(0, peer_start(&self->a));
 	ASSERT_EQ(0, peer_start(&self->b));
 	ASSERT_EQ(0, peer_start(&self->out));
@@ -81,7 +73,6 @@ FIXTURE_TEARDOWN(hooks)
 	peer_stop(&self->out);
 	munmap(self->addr, self->len);
 	remove_names();
-	zram_end(&self->zram);
 }
 
 static long do_wrong(const struct request *rq)
@@ -106,55 +97,6 @@ static long do_wrong(const struct request *rq)
 	EXPECT_EQ(1, nr_mapped(self->addr, self->len));			\
 } while (0)
 
-TEST_F(hooks, process_vm_readv_and_writev_of_a_region_are_refused)
-{
-	char buf[64] = { 0 };
-	struct iovec local = { buf, sizeof(buf) };
-	struct iovec remote = { self->p, sizeof(buf) };
-	struct iovec both[2] = { { buf, 8 }, { self->p, 8 } };
-
-	EXPECT_ERR(EFAULT, process_vm_readv(self->a.pid, &local, 1, &remote, 1, 0));
-	EXPECT_EQ(0, buf[0]);
-	EXPECT_ERR(EFAULT, process_vm_writev(self->a.pid, &local, 1, &remote, 1, 0));
-	EXPECT_ERR(EFAULT, process_vm_readv(getpid(), &local, 1, &remote, 1, 0));
-	/* What lies before is transferred. */
-	EXPECT_EQ(8, process_vm_readv(self->a.pid, &local, 1, both, 2, 0));
-	EXPECT_INTACT();
-	/* Memory of the region as the local side is an access like any. */
-	remote.iov_base = buf;
-	local.iov_base = at(self->p, page() + 64);
-	buf[0] = 99;
-	EXPECT_EQ((ssize_t)sizeof(buf),
-		  process_vm_readv(getpid(), &local, 1, &remote, 1, 0));
-	EXPECT_EQ(99, peer_read(&self->b, at(self->p, page() + 64)));
-}
-
-TEST_F(hooks, direct_io_on_a_region_is_refused)
-{
-	const char *why = zram_new(&self->zram, 16 * MB);
-	char *own;
-	int fd;
-
-	if (why)
-		SKIP(return, "%s", why);
-	fd = open(self->zram.dev, O_RDWR | O_DIRECT | O_CLOEXEC);
-	ASSERT_LE(0, fd);
-	own = mmap(NULL, page(), RW, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	own[0] = 1;
-	ASSERT_EQ((ssize_t)page(), pwrite(fd, own, page(), 0));
-	EXPECT_ERR(EFAULT, pread(fd, self->p, page(), 0));
-	EXPECT_ERR(EFAULT, pread(fd, at(self->p, page()), 4 * page(), 0));
-	EXPECT_ERR(EFAULT, pwrite(fd, self->p, page(), 0));
-	/* Where nothing was touched, and where nothing is mapped. */
-	ASSERT_OK(map_anon(at(self->addr, 3 * GB), page(), MAP_SHARED));
-	EXPECT_ERR(EFAULT, pread(fd, at(self->addr, 3 * GB), page(), 0));
-	EXPECT_ERR(EFAULT, pread(fd, at(self->addr, 5 * GB), page(), 0));
-	EXPECT_INTACT();
-	ASSERT_EQ((ssize_t)page(), pread(fd, own, page(), 0));
-	EXPECT_EQ(1, own[0]);
-	close(fd);
-}
-
 TEST_F(hooks, buffered_io_on_a_region_works)
 {
 	char path[64];
@@ -171,90 +113,6 @@ TEST_F(hooks, buffered_io_on_a_region_works)
 	EXPECT_EQ(0, memcmp(self->p, at(self->addr, 3 * GB), N * page()));
 	EXPECT_EQ(0, PEER(&self->b, do_wrong, NULL, L(at(self->addr, 3 * GB))));
 	close(fd);
-}
-
-TEST_F(hooks, vmsplice_of_a_region_is_refused)
-{
-	struct iovec iov = { self->p, page() };
-	int fds[2];
-
-	ASSERT_OK(pipe(fds));
-	EXPECT_ERR(EFAULT, vmsplice(fds[1], &iov, 1, 0));
-	EXPECT_ERR(EFAULT, vmsplice(fds[1], &iov, 1, SPLICE_F_GIFT));
-	EXPECT_INTACT();
-}
-
-TEST_F(hooks, proc_mem_of_a_region_is_refused)
-{
-	char path[64], buf[16] = { 0 };
-	int fd;
-
-	snprintf(path, sizeof(path), "/proc/%d/mem", self->a.pid);
-	fd = open(path, O_RDWR);
-	ASSERT_LE(0, fd);
-	EXPECT_ERR2(EIO, EFAULT, pread(fd, buf, sizeof(buf), (off_t)self->p));
-	EXPECT_EQ(0, buf[0]);
-	EXPECT_ERR2(EIO, EFAULT, pwrite(fd, buf, sizeof(buf), (off_t)self->p));
-	/* And memory beside it is not. */
-	EXPECT_EQ(16, pread(fd, buf, 16, (off_t)buf));
-	close(fd);
-	EXPECT_INTACT();
-}
-
-TEST_F(hooks, ptrace_of_a_region_is_refused)
-{
-	int status;
-	long r;
-
-	ASSERT_OK(ptrace(PTRACE_SEIZE, self->a.pid, NULL, NULL));
-	ASSERT_OK(ptrace(PTRACE_INTERRUPT, self->a.pid, NULL, NULL));
-	ASSERT_EQ(self->a.pid, waitpid(self->a.pid, &status, 0));
-	errno = 0;
-	r = ptrace(PTRACE_PEEKDATA, self->a.pid, self->p, NULL);
-	EXPECT_TRUE(r == -1 && (errno == EIO || errno == EFAULT));
-	EXPECT_ERR2(EIO, EFAULT, ptrace(PTRACE_POKEDATA, self->a.pid, self->p, NULL));
-	ASSERT_OK(ptrace(PTRACE_DETACH, self->a.pid, NULL, NULL));
-	EXPECT_INTACT();
-}
-
-static long futex(void *p, int op, int val, const struct timespec *ts)
-{
-	return syscall(SYS_futex, p, op, val, ts, NULL, 0);
-}
-
-TEST_F(hooks, futexes_in_anonymous_region_memory_are_refused_for_now)
-{
-	struct timespec ts = { 0, 1000000 };
-	int *f = at(self->p, 512);
-	void *shared = at(self->addr, 3 * GB);
-
-	EXPECT_ERR(EFAULT, futex(f, FUTEX_WAIT, 0, &ts));
-	EXPECT_ERR(EFAULT, futex(f, FUTEX_WAKE, 1, NULL));
-	/* Not touched yet. */
-	ASSERT_OK(map_anon(shared, page(), MAP_PRIVATE));
-	EXPECT_ERR(EFAULT, futex(shared, FUTEX_WAIT, 0, &ts));
-	/* Nothing mapped. */
-	EXPECT_ERR(EFAULT, futex(at(self->addr, 5 * GB), FUTEX_WAIT, 0, &ts));
-	/* A private futex is an address and a value, and needs no page. */
-	EXPECT_ERR(EAGAIN, futex(f, FUTEX_WAIT | FUTEX_PRIVATE_FLAG, 1, &ts));
-	EXPECT_ERR(ETIMEDOUT, futex(f, FUTEX_WAIT | FUTEX_PRIVATE_FLAG, 0, &ts));
-	EXPECT_INTACT();
-}
-
-TEST_F(hooks, io_uring_buffers_in_a_region_are_refused)
-{
-	unsigned char params[120] = { 0 };
-	struct iovec iov = { self->p, page() };
-	int fd = syscall(425, 4, params);
-
-	if (fd < 0)
-		SKIP(return, "no io_uring");
-	EXPECT_ERR2(EFAULT, EOPNOTSUPP, syscall(427, fd, 0, &iov, 1));
-	iov.iov_base = at(self->p, (N - 1) * page());
-	iov.iov_len = 2 * page();
-	EXPECT_ERR2(EFAULT, EOPNOTSUPP, syscall(427, fd, 0, &iov, 1));
-	close(fd);
-	EXPECT_INTACT();
 }
 
 /* The line of /proc/PID/maps that begins at @addr. */
@@ -685,8 +543,7 @@ static void on_altstack(int sig __maybe_unused)
 }
 
 /*
- * User accesses, and the kernel's for signal frames. (For a stack of a
- * pthread, whose end is waited for by a futex in it, it is too early.)
+ * User accesses, and the kernel's for signal frames.
  */
 TEST_F(hooks, a_stack_may_be_in_a_region)
 {

@@ -419,15 +419,20 @@ static struct hotness reclaim_half(struct peer *p, const char *cg, void *addr,
 	return h;
 }
 
-TEST_F_TIMEOUT(cg, reclaim_spares_what_is_used_through_the_region, LONG_TIMEOUT)
+/* With pages in generations, or in lists of active and inactive ones. */
+static void compare_hotness(struct __test_metadata *_metadata,
+			    FIXTURE_DATA(cg) *self, int sharing,
+			    const char *lru_gen)
 {
 	struct hotness own, region;
+	struct setting lru;
 
-	NEED_MEMCG();
-	NEED_SWAP();
-	own = reclaim_half(&self->a, self->ga, slot(8), variant->sharing);
+	if (setting_set(&lru, "/sys/kernel/mm/lru_gen/enabled", lru_gen))
+		SKIP(return, "no multi-generational LRU");
+	own = reclaim_half(&self->a, self->ga, slot(8), sharing);
 	ASSERT_OK(peer_munmap(&self->a, slot(8), 16 * MB));
-	region = reclaim_half(&self->b, self->ga, self->addr, variant->sharing);
+	region = reclaim_half(&self->b, self->ga, self->addr, sharing);
+	setting_restore(&lru);
 	TH_LOG("major faults, hot and cold: %ld and %ld outside, %ld and %ld in a region",
 	       own.hot, own.cold, region.hot, region.cold);
 	/* A quarter of the pages are hot: a third as many would be blind luck. */
@@ -435,6 +440,20 @@ TEST_F_TIMEOUT(cg, reclaim_spares_what_is_used_through_the_region, LONG_TIMEOUT)
 		SKIP(return, "reclaim does not tell hot from cold here");
 	EXPECT_LE(region.hot * 6, region.cold);
 	EXPECT_LT(0, region.cold);
+}
+
+TEST_F_TIMEOUT(cg, reclaim_spares_what_is_used_through_the_region, LONG_TIMEOUT)
+{
+	NEED_MEMCG();
+	NEED_SWAP();
+	compare_hotness(_metadata, self, variant->sharing, "7");
+}
+
+TEST_F_TIMEOUT(cg, reclaim_without_generations_spares_it_too, LONG_TIMEOUT)
+{
+	NEED_MEMCG();
+	NEED_SWAP();
+	compare_hotness(_metadata, self, variant->sharing, "0");
 }
 
 MSHARE_TEST_MAIN

@@ -1098,7 +1098,7 @@ TEST_F(mm, mapping_over_an_attachment_fails_without_detaching)
 	edges_end(&e);
 }
 
-/* Calls of later issues: refused, whatever they are given. */
+/* Calls that are refused, whatever they are given. */
 
 struct range_call {
 	const char *name;

@@ -11,6 +11,9 @@
  * In every fourth round R begins as a process on plain memory, too. Somewhere on
  * the way that is made a region, content and all, and the others attach.
  *
+ * In most rounds some of R have the region at other addresses, or not all of it,
+ * each at its own.
+ *
  * The threads are the model. So what a step is made of comes from the seed and
  * from what is mapped in T, and whatever R has free to choose, it chooses
  * first, and T is told to do the same after it was seen that it may.
@@ -238,6 +241,8 @@ static unsigned long adopt_at;
 static bool spread;		/* the actors are on different processors */
 static unsigned int actors_now;	/* of R, so far */
 static bool plain;		/* R is on plain memory, so far */
+static unsigned int round_seed;
+static bool at_home;			/* everyone uses the region's addresses */
 static bool no_pageout;			/* MADV_PAGEOUT is not to be used */
 static bool both_threads;	/* R is threads, too: tests the test */
 static bool op_off[NR_OPS];
@@ -418,7 +423,7 @@ static void *child_thread(void *arg)
 	struct box *box = arg;
 
 	me = box;
-	win = base + win_off;
+	win = box->win;
 	return (void *)store_pages(&box->op);
 }
 
@@ -720,21 +725,69 @@ static void set_pkeys(void)
 }
 
 /*
+ * The region has a granule more on either side of the two that matter, which not
+ * everyone attaches.
+ */
+static char *region_start(void)
+{
+	return base - granule();
+}
+
+static size_t region_size(void)
+{
+	return 4 * granule();
+}
+
+/*
  * First come the mappings that leave nothing free in the region but the window:
  * so whatever is placed is placed there.
  */
 static int fill_around(void)
 {
-	char *end = base + 2 * granule();
+	char *end = region_start() + region_size();
 	char *w = base + win_off;
 	int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE;
 
-	if (mmap(base, win_off, PROT_NONE, flags, -1, 0) == MAP_FAILED)
+	if (mmap(region_start(), w - region_start(), PROT_NONE, flags, -1, 0) ==
+	    MAP_FAILED)
 		return -1;
 	if (mmap(w + WSIZE, end - w - WSIZE, PROT_NONE, flags, -1, 0) ==
 	    MAP_FAILED)
 		return -1;
 	return 0;
+}
+
+/* How an actor is attached */
+enum { AT_HOME, PART_AT_HOME, ALL_ABOVE, ALL_BELOW, PART_ABOVE, PART_BELOW,
+       PART_ONE_OFF, NR_PLACES };
+
+/* Attaches the region; returns where @base is then, or NULL. */
+static char *attach_somewhere(int place)
+{
+	size_t g = granule();
+	char *where = base;
+	void *p;
+	int fd;
+
+	switch (place) {
+	case AT_HOME:
+		return mshare(region_name, NULL, 0, O_RDWR, 0) ? NULL : where;
+	case PART_AT_HOME:
+		return mshare(region_name, base, 2 * g, O_RDWR, 0) ? NULL : where;
+	case ALL_ABOVE:
+	case ALL_BELOW:
+		where = place == ALL_ABOVE ? base + 8 * g : slot(0) - 8 * g;
+		return mshare(region_name, where - g, 4 * g, O_RDWR, 0) ? NULL : where;
+	case PART_ONE_OFF:
+		where = base + g;
+		break;
+	default:
+		where = place == PART_ABOVE ? base + 16 * g : slot(0) - 16 * g;
+	}
+	fd = open(path_of(region_name), O_RDWR | O_CLOEXEC);
+	p = mmap(where, 2 * g, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_SHARED, fd, g);
+	close(fd);
+	return p == MAP_FAILED ? NULL : where;
 }
 
 static long start_actor(int how)
@@ -743,20 +796,15 @@ static long start_actor(int how)
 
 	if (how != START_PLAIN) {
 		if (!my_nr) {
-			if (mshare(region_name, base, 2 * granule(),
+			if (mshare(region_name, region_start(), region_size(),
 				   O_RDWR | O_CREAT | O_EXCL, 0600))
 				return -1;
 		} else {
-			/* The last one uses other addresses, if it may. */
-			if (my_nr == nr_actors - 1)
-				where = base + 8 * granule();
-			if (mshare(region_name, where, 2 * granule(), O_RDWR, 0)) {
-				if (errno != EOPNOTSUPP || where == base)
-					return -1;
-				where = base;
-				if (mshare(region_name, NULL, 0, O_RDWR, 0))
-					return -1;
-			}
+			where = attach_somewhere(at_home ? AT_HOME :
+						 (int)(mix(round_seed * 8UL + my_nr) %
+						 NR_PLACES));
+			if (!where)
+				return -1;
 		}
 	}
 	win = where + win_off;
@@ -1479,7 +1527,6 @@ static const char *show_out(const struct op *op, const struct outcome *out)
  * A step
  */
 
-static unsigned int round_seed;
 static unsigned long round_step, round_steps;
 static char history[HISTORY][640];
 static __u64 zero_hash;
@@ -2363,10 +2410,11 @@ static void report(void)
 	ksft_print_msg("the last steps (W is the window):\n");
 	for (; i <= round_step; i++)
 		ksft_print_msg("  %s\n", history[i % HISTORY]);
-	ksft_print_msg("again: mshare_model -s %u -n %lu -a %u%s%s%s%s\n",
+	ksft_print_msg("again: mshare_model -s %u -n %lu -a %u%s%s%s%s%s\n",
 		       round_seed, round_step + 1, nr_actors,
 		       *ops_option ? " -o " : "", ops_option,
 		       allow_unsupported ? " --allow-unsupported" : "",
+		       at_home ? " --at-home" : "",
 		       both_threads ? " --both-threads" : "");
 }
 
@@ -2472,6 +2520,7 @@ static void usage(FILE *f)
 		"  -o LIST, --ops LIST  calls to make, or not to make: a,b or -a,-b\n"
 		"  -c           continue with the next round after a disagreement\n"
 		"  -v           print each step\n"
+		"  --at-home    all use the region's addresses, and have all of it\n"
 		"  --both-threads  R is threads on plain memory, too: tests the test\n"
 		"  --no-ext4    leave out the file on a disk\n"
 		"  --allow-unsupported  calls may fail with EOPNOTSUPP in a region\n"
@@ -2625,12 +2674,13 @@ static bool adoption_works(void)
 
 int main(int argc, char **argv)
 {
-	enum { OPT_ALLOW = 256, OPT_NO_EXT4, OPT_BOTH_THREADS };
+	enum { OPT_ALLOW = 256, OPT_NO_EXT4, OPT_BOTH_THREADS, OPT_AT_HOME };
 	static const struct option options[] = {
 		{ "ops", required_argument, NULL, 'o' },
 		{ "allow-unsupported", no_argument, NULL, OPT_ALLOW },
 		{ "both-threads", no_argument, NULL, OPT_BOTH_THREADS },
 		{ "no-ext4", no_argument, NULL, OPT_NO_EXT4 },
+		{ "at-home", no_argument, NULL, OPT_AT_HOME },
 		{ "help", no_argument, NULL, 'h' },
 		{ NULL, 0, NULL, 0 }
 	};
@@ -2685,6 +2735,9 @@ int main(int argc, char **argv)
 			break;
 		case OPT_NO_EXT4:
 			ext4 = false;
+			break;
+		case OPT_AT_HOME:
+			at_home = true;
 			break;
 		default:
 			usage(c == 'h' ? stdout : stderr);

@@ -102,14 +102,7 @@ static long do_fill(const struct request *rq)
 
 static long do_attach_ro(const struct request *rq)
 {
-	int fd = open(path_of(rq->s), O_RDONLY);
-	void *p;
-
-	if (fd < 0)
-		return -1;
-	p = mmap((void *)rq->a[0], rq->a[1], PROT_READ, MAP_SHARED | MAP_FIXED, fd, 0);
-	close(fd);
-	return p == MAP_FAILED ? -1 : 0;
+	return mshare(rq->s, (void *)rq->a[0], rq->a[1], O_RDONLY, 0);
 }
 
 static int node_of(struct peer *p, void *addr)

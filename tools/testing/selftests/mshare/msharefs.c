@@ -369,29 +369,38 @@ TEST_F(fs, open_obeys_the_permissions)
 	EXPECT_ERR(EACCES, PEER(&self->a, do_open, path_of(self->name), O_RDONLY));
 }
 
-/* Until the issue that lets mmap() attach. */
-TEST_F(fs, a_regions_file_cannot_be_mapped_yet)
+TEST_F(fs, a_regions_file_is_mapped_shared_and_once)
 {
 	int fd;
 	size_t i;
-	const int flags[] = { MAP_SHARED, MAP_PRIVATE,
-			      MAP_SHARED | MAP_FIXED, MAP_PRIVATE | MAP_FIXED };
+	const struct {
+		int flags;
+		int err;
+	} ways[] = {
+		{ MAP_SHARED, EBUSY }, { MAP_SHARED | MAP_FIXED, EBUSY },
+		{ MAP_PRIVATE, EINVAL }, { MAP_PRIVATE | MAP_FIXED, EINVAL },
+	};
 
 	ASSERT_OK(create(self->name, self->addr, self->len));
 	fd = open(path_of(self->name), O_RDWR);
 	ASSERT_LE(0, fd);
-	for (i = 0; i < ARRAY_SIZE(flags); i++) {
-		void *p = mmap(slot(4), self->len, PROT_READ, flags[i], fd, 0);
+	for (i = 0; i < ARRAY_SIZE(ways); i++) {
+		void *p = mmap(slot(4), self->len, PROT_READ, ways[i].flags, fd, 0);
 
 		EXPECT_EQ(MAP_FAILED, p);
-		EXPECT_TRUE(errno == EOPNOTSUPP || errno == ENODEV ||
-			    errno == EINVAL) {
-			TH_LOG("%s", strerror(errno));
-		}
-		EXPECT_EQ(MAP_FAILED, mmap(NULL, page(), PROT_READ, flags[i], fd, 0));
+		EXPECT_EQ(ways[i].err, errno);
+		/* Whole granules */
+		EXPECT_EQ(MAP_FAILED, mmap(NULL, page(), PROT_READ,
+					   ways[i].flags, fd, 0));
+		EXPECT_EQ(EINVAL, errno);
 	}
 	EXPECT_EQ(0, nr_mapped(slot(4), self->len));
 	EXPECT_EQ(1, nr_mapped(self->addr, self->len));
+
+	/* Elsewhere, when it is not attached any more. */
+	ASSERT_OK(munmap(self->addr, self->len));
+	EXPECT_EQ(slot(4), mmap(slot(4), self->len, PROT_READ, MAP_SHARED, fd, 0));
+	EXPECT_EQ(1, nr_mapped(slot(4), self->len));
 	close(fd);
 	fd = open(MSHAREFS "/mshare_info", O_RDONLY);
 	EXPECT_EQ(MAP_FAILED, mmap(NULL, page(), PROT_READ, MAP_PRIVATE, fd, 0));
