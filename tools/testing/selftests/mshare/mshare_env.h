@@ -218,7 +218,8 @@ static __maybe_unused const char *zram_swapon(struct zram *z, unsigned long size
 	return NULL;
 }
 
-static __maybe_unused const char *zram_ext4(struct zram *z, unsigned long size)
+static __maybe_unused const char *zram_ext4_at(struct zram *z, const char *mnt,
+					       unsigned long size)
 {
 	const char *why;
 	char cmd[256];
@@ -233,7 +234,7 @@ static __maybe_unused const char *zram_ext4(struct zram *z, unsigned long size)
 		 z->dev);
 	if (system(cmd))
 		return "mkfs.ext4 failed";
-	snprintf(z->mnt, sizeof(z->mnt), "/tmp/mshare-ext4-%d", getpid());
+	snprintf(z->mnt, sizeof(z->mnt), "%s", mnt);
 	mkdir(z->mnt, 0755);
 	if (mount(z->dev, z->mnt, "ext4", 0, NULL)) {
 		rmdir(z->mnt);
@@ -241,6 +242,14 @@ static __maybe_unused const char *zram_ext4(struct zram *z, unsigned long size)
 		return "cannot mount ext4";
 	}
 	return NULL;
+}
+
+static __maybe_unused const char *zram_ext4(struct zram *z, unsigned long size)
+{
+	char mnt[64];
+
+	snprintf(mnt, sizeof(mnt), "/tmp/mshare-ext4-%d", getpid());
+	return zram_ext4_at(z, mnt, size);
 }
 
 static __maybe_unused void zram_end(struct zram *z)
@@ -262,6 +271,55 @@ static __maybe_unused void zram_end(struct zram *z)
 	z->id = -1;
 }
 
+/*
+ * A file system on a disk for all tests of a program: the first who wants it
+ * makes it, and it goes with the program, whose tests are its children.
+ */
+
+static pid_t disk_owner;
+static char disk_mnt[64];
+
+static __attribute__((constructor)) void disk_begin(void)
+{
+	disk_owner = getpid();
+	snprintf(disk_mnt, sizeof(disk_mnt), "/tmp/mshare-disk-%d", disk_owner);
+}
+
+/* 0, or a line that says why there is none. */
+static __maybe_unused const char *disk_make(void)
+{
+	struct zram z = { .id = -1 };
+	struct statfs sf;
+	const char *why;
+
+	if (!statfs(disk_mnt, &sf) && sf.f_type == 0xef53)
+		return NULL;
+	why = zram_ext4_at(&z, disk_mnt, 64 * MB);
+	if (why)
+		zram_end(&z);
+	return why;
+}
+
+static __attribute__((destructor)) void disk_end(void)
+{
+	char line[1024], dev[64], mnt[256];
+	struct zram z = { .id = -1 };
+	FILE *f;
+
+	if (getpid() != disk_owner || access(disk_mnt, F_OK))
+		return;
+	f = fopen("/proc/mounts", "re");
+	while (f && fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "%63s %255s", dev, mnt) == 2 &&
+		    !strcmp(mnt, disk_mnt))
+			sscanf(dev, "/dev/zram%d", &z.id);
+	}
+	if (f)
+		fclose(f);
+	snprintf(z.mnt, sizeof(z.mnt), "%s", disk_mnt);
+	zram_end(&z);
+}
+
 /* Kinds of memory. */
 
 enum kind { ANON_PRIVATE, ANON_SHARED, MEMFD, TMPFS_SHARED, TMPFS_PRIVATE,
@@ -275,7 +333,6 @@ struct kind_data {
 	int fd;			/* the file below, or -1 */
 	int flags;		/* MAP_SHARED or MAP_PRIVATE, MAP_ANONYMOUS */
 	bool file;		/* has content of its own: kind_byte() */
-	struct zram zram;
 	char path[128];
 	char mnt[64];
 };
@@ -297,7 +354,6 @@ static __maybe_unused const char *kind_init(struct kind_data *k, enum kind kind)
 	memset(k, 0, sizeof(*k));
 	k->kind = kind;
 	k->fd = -1;
-	k->zram.id = -1;
 	switch (kind) {
 	case ANON_PRIVATE:
 	case TMPFS_PRIVATE:
@@ -336,10 +392,10 @@ static __maybe_unused const char *kind_init(struct kind_data *k, enum kind kind)
 		break;
 	case EXT4_SHARED:
 	case EXT4_PRIVATE:
-		why = zram_ext4(&k->zram, 32 * MB);
+		why = disk_make();
 		if (why)
 			return why;
-		snprintf(k->path, sizeof(k->path), "%s/file", k->zram.mnt);
+		snprintf(k->path, sizeof(k->path), "%s/file-%d", disk_mnt, getpid());
 		break;
 	case OVERLAY_SHARED:
 	case OVERLAY_PRIVATE:
@@ -373,7 +429,6 @@ static __maybe_unused void kind_end(struct kind_data *k)
 		umount2(k->mnt, MNT_DETACH);
 		rmdir(k->mnt);
 	}
-	zram_end(&k->zram);
 	k->fd = -1;
 }
 

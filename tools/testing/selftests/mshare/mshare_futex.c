@@ -114,7 +114,6 @@ FIXTURE_SETUP(futex)
 	const char *why = NULL;
 
 	self->kind.fd = -1;
-	self->kind.zram.id = -1;
 	self->fd = -1;
 	self->name = new_name();
 	self->addr = slot(0);

@@ -113,7 +113,6 @@ FIXTURE_SETUP(gup)
 	self->map_fd = -1;
 	self->dev.id = -1;
 	self->kind.fd = -1;
-	self->kind.zram.id = -1;
 	self->name = new_name();
 	self->addr = slot(0);
 	self->len = granule();

@@ -112,7 +112,6 @@ FIXTURE_SETUP(hwpoison)
 	size_t i;
 
 	self->kind.fd = -1;
-	self->kind.zram.id = -1;
 	self->fd = -1;
 	self->name = new_name();
 	self->addr = slot(0);

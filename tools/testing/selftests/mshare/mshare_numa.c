@@ -142,7 +142,6 @@ FIXTURE_SETUP(numa)
 	self->addr = slot(0);
 	self->len = granule();
 	self->k.fd = -1;
-	self->k.zram.id = -1;
 	if (!two_nodes()) {
 		self->why = "needs two nodes: numa=fake=2 on the command line";
 		return;
