@@ -594,8 +594,8 @@ static int mshare_splice(struct vm_area_struct *vma)
  *
  * Idempotent, and does nothing for an attachment whose making failed.
  *
- * Context: the mmap_lock of its mm is held for writing or was downgraded, or
- * the mm has no users. May sleep.
+ * Context: the mmap_lock of its mm is held for writing, or the mm has no users.
+ * May sleep.
  */
 void mshare_unmap(struct vm_area_struct *vma)
 {
@@ -673,6 +673,7 @@ static bool mshare_range_ok(unsigned long addr, unsigned long len)
 static int mshare_may_attach(struct mshare_region *region, unsigned long addr,
 			     unsigned long len, unsigned long pgoff)
 {
+	/* Pairs with mshare_attach_new() */
 	struct task_struct *creator = smp_load_acquire(&region->creator);
 	unsigned long pages = region->size >> PAGE_SHIFT;
 
@@ -934,7 +935,7 @@ static int mshare_attach_new(struct file *file, void *arg)
 	if (prot < 0)
 		return prot;
 	err = mshare_attach(file, prot, args->addr, args->len, 0, true);
-	/* The tables are final now. */
+	/* The tables are final now: pairs with mshare_may_attach() */
 	if (!err)
 		smp_store_release(&region->creator, NULL);
 	return err;
@@ -1134,30 +1135,6 @@ int __mshare_recheck(struct mm_struct *mm, unsigned long start,
 	return restart_syscall();
 }
 
-int __mshare_refuse(struct mm_struct *mm, unsigned long start,
-		    unsigned long len)
-{
-	enum mshare_relation relation;
-	struct mshare_attachment *att;
-
-	if (!len || PAGE_ALIGN(len) < len || start + PAGE_ALIGN(len) < start)
-		return 0;
-
-	rcu_read_lock();
-	relation = mshare_relate(mm, start & PAGE_MASK,
-				 start + PAGE_ALIGN(len), &att);
-	rcu_read_unlock();
-	switch (relation) {
-	case MSHARE_NONE:
-		return 0;
-	case MSHARE_INSIDE:
-	case MSHARE_WHOLE:
-		return -EOPNOTSUPP;
-	default:
-		return -EINVAL;
-	}
-}
-
 unsigned long __mshare_pages(struct mm_struct *mm)
 {
 	struct mshare_attachment *att;
@@ -1179,20 +1156,49 @@ unsigned long __mshare_pages(struct mm_struct *mm)
 bool mshare_begin(struct mshare_call *call,
 		  const struct mshare_attachment *att)
 {
-	if (!percpu_ref_tryget(&att->region->users))
+	struct mshare_region *region = att->region;
+	unsigned long delta;
+
+	if (!percpu_ref_tryget(&region->users))
 		return false;
 
-	call->region = att->region;
+	delta = att->delta;
+	call->region = region;
 	call->mm = att->host;
-	call->delta = att->delta;
-	call->start = att->start + att->delta;
-	call->end = att->end + att->delta;
+	call->delta = delta;
+	call->start = att->start + delta;
+	call->end = att->end + delta;
 	call->vm_flags = att->vm_flags;
 	call->old_memcg = set_active_memcg(mshare_memcg(att->host));
 	call->old_over_high = mem_cgroup_set_over_high(0);
 	call->old_in_mshare = current->in_mshare;
 	current->in_mshare = 1;
 	return true;
+}
+
+/*
+ * What was charged made the region's group exceed its high limit by @nr_pages.
+ * It is this task that reclaims, and it may be made to wait: not with the
+ * region in hand, without which only we hold the group.
+ */
+static noinline void mshare_end_over_high(struct mshare_call *call,
+					  unsigned int nr_pages, bool throttle)
+{
+	struct mem_cgroup *memcg = mshare_memcg(call->mm);
+
+	if (!mem_cgroup_tryget(memcg))
+		memcg = NULL;
+	percpu_ref_put(&call->region->users);
+	if (!memcg)
+		return;
+
+	set_active_memcg(memcg);
+	mem_cgroup_set_over_high(nr_pages);
+	if (throttle)
+		mem_cgroup_handle_over_high(GFP_KERNEL);
+	else
+		mem_cgroup_reclaim_over_high(GFP_KERNEL);
+	mem_cgroup_put(memcg);
 }
 
 /**
@@ -1205,30 +1211,12 @@ bool mshare_begin(struct mshare_call *call,
 void mshare_end(struct mshare_call *call, bool throttle)
 {
 	unsigned int over_high = mem_cgroup_set_over_high(0);
-	struct mem_cgroup *memcg = NULL;
 
-	if (unlikely(over_high)) {
-		memcg = mshare_memcg(call->mm);
-		if (!mem_cgroup_tryget(memcg))
-			memcg = NULL;
-	}
-	percpu_ref_put(&call->region->users);
+	if (unlikely(over_high))
+		mshare_end_over_high(call, over_high, throttle);
+	else
+		percpu_ref_put(&call->region->users);
 	call->region = NULL;
-
-	/*
-	 * If what was charged made the group exceed its high limit then it is
-	 * this task that reclaims, and it may be made to wait: not with the
-	 * region in hand, without which only we hold the group.
-	 */
-	if (unlikely(memcg)) {
-		set_active_memcg(memcg);
-		mem_cgroup_set_over_high(over_high);
-		if (throttle)
-			mem_cgroup_handle_over_high(GFP_KERNEL);
-		else
-			mem_cgroup_reclaim_over_high(GFP_KERNEL);
-		mem_cgroup_put(memcg);
-	}
 	mem_cgroup_set_over_high(call->old_over_high);
 	set_active_memcg(call->old_memcg);
 	current->in_mshare = call->old_in_mshare;
@@ -1861,6 +1849,30 @@ bool __mshare_fault_enter(struct mshare_call *call, unsigned long address)
 }
 
 /**
+ * mshare_stands() - is an address still in the region that a call works on?
+ * @call: from mshare_fault_enter() or mshare_enter_pages(), in a region
+ * @mm: the attached mm
+ * @address: an address in @mm
+ *
+ * While no lock of @mm is held the attachment may go, and something else be
+ * mapped there: what then goes wrong in the region is not the caller's error.
+ *
+ * Context: any in which RCU watches.
+ */
+bool mshare_stands(const struct mshare_call *call, struct mm_struct *mm,
+		   unsigned long address)
+{
+	struct mshare_attachment *att;
+	bool ret;
+
+	rcu_read_lock();
+	att = mshare_find(mm, address);
+	ret = att && att->region == call->region && att->delta == call->delta;
+	rcu_read_unlock();
+	return ret;
+}
+
+/**
  * mshare_fault_leave() - the fault in the host is done
  * @call: as it came from mshare_fault_enter()
  * @address: the address in the current mm
@@ -1873,16 +1885,10 @@ bool __mshare_fault_enter(struct mshare_call *call, unsigned long address)
 bool mshare_fault_leave(struct mshare_call *call, unsigned long address,
 			unsigned int flags, vm_fault_t fault)
 {
-	struct mshare_attachment *att;
 	bool stands = true;
 
-	if (unlikely(fault & VM_FAULT_ERROR)) {
-		rcu_read_lock();
-		att = mshare_find(current->mm, address);
-		stands = att && att->region == call->region &&
-			 att->delta == call->delta;
-		rcu_read_unlock();
-	}
+	if (unlikely(fault & VM_FAULT_ERROR))
+		stands = mshare_stands(call, current->mm, address);
 	/* In the middle of a system call is no place to be made to wait. */
 	mshare_end(call, flags & FAULT_FLAG_USER);
 	return stands;

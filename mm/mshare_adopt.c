@@ -37,6 +37,7 @@
 #include <linux/ksm.h>
 #include <linux/mempolicy.h>
 #include <linux/mm_inline.h>
+#include <linux/memremap.h>
 #include <linux/mmu_notifier.h>
 #include <linux/mshare.h>
 #include <linux/perf_event.h>
@@ -66,6 +67,7 @@ struct mshare_counts {
 	long nr_deposited;	/* those kept for the splitting of huge pages */
 	long nr_hugetlb;	/* pages of the base size */
 	long ksm_zero_pages;
+	bool unsuitable;	/* what the creator's device has for it alone */
 };
 
 struct mshare_adoption {
@@ -388,6 +390,9 @@ static void mshare_unprepare(struct mshare_adoption *ad)
 static void mshare_count_folio(struct mshare_counts *counts,
 			       struct folio *folio, long nr)
 {
+	if (unlikely(folio_is_device_private(folio) ||
+		     folio_is_device_coherent(folio)))
+		counts->unsuitable |= !(folio->page.pgmap->flags & PGMAP_ANY_MM);
 	if (unlikely(folio_test_hugetlb(folio)))
 		counts->nr_hugetlb += nr;
 	else
@@ -569,7 +574,7 @@ static int mshare_count(struct mshare_adoption *ad)
 		if (err)
 			return err;
 	}
-	return 0;
+	return ad->counts.unsuitable ? -EOPNOTSUPP : 0;
 }
 
 /* Give the host what @counts says that the creator has. */

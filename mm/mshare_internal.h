@@ -11,9 +11,12 @@
 /**
  * struct mshare_mirrors - who is told of the invalidations of a host
  * @lock: protects everything here
- * @list: the attachments in mms that have notifiers. Changed only while nothing
- *	  is being invalidated; read by an invalidation, or under SRCU
- * @nr_active: invalidations that have started and not ended
+ * @change: held by who adds a mirror, or removes one, and waits
+ * @list: the attachments in mms that have notifiers; read under SRCU
+ * @seq: counts the changes of @list
+ * @active: which of @nr_active counts those invalidations that start now
+ * @nr_active: invalidations that have started and not ended; the other one is
+ *	       zero but while somebody has @change
  * @frozen: none may start
  * @forwarding: the host's invalidations come here; never reset. Written with
  *		the host's mmap_lock held for writing
@@ -25,8 +28,11 @@
 struct mshare_mirrors {
 #ifdef CONFIG_MMU_NOTIFIER
 	spinlock_t lock;
+	struct mutex change;
 	struct hlist_head list;
-	unsigned long nr_active;
+	unsigned long seq;
+	unsigned int active;
+	unsigned long nr_active[2];
 	bool frozen;
 	bool forwarding;
 	wait_queue_head_t wait;

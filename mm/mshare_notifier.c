@@ -9,19 +9,24 @@
  * with the addresses and the mm that they know.
  *
  * An attachment becomes a mirror when it is made, if its mm has notifiers, and
- * when its mm gets its first one; and stops being one when it is unmapped, when
- * the mm's own notifiers have been told of the unmapping. An mm that has had a
- * notifier counts as having some (mm_has_notifiers()).
+ * when its mm has got its first one; and stops being one when it is unmapped,
+ * when the mm's own notifiers have been told of the unmapping. An mm that has
+ * had a notifier counts as having some (mm_has_notifiers()).
  *
  * Starts and ends are paired. An end must go to precisely those notifiers that
- * got the start, and nobody remembers who that was. Therefore neither the list,
- * nor the notifiers of an mm on it, but for what they can cope with themselves,
- * change while an invalidation of the host is between its start and its end:
- * who would change them waits until there is none (&mshare_mirrors.nr_active).
- * What invalidates a host may, between start and end, want its rmap locks, or
- * sleep for them in reclaim. So that wait is done with the mmap_lock of an
- * attached mm at most. Registering a notifier takes all rmap locks of its mm,
- * which may be the same ones: it does not wait with them but tries and, if
+ * got the start. So an invalidation remembers when it started, counted in
+ * changes of the list (&mmu_notifier_range.mshare_seq), and a mirror when it
+ * came and went: it is told of the end if it was of the start. Who adds a
+ * mirror waits until what it was not told of has ended: a page found before
+ * that might be one that goes. Who removes one waits until what it was told of
+ * has. Both wait for what has started before only, as in SRCU, and however many
+ * others come.
+ *
+ * The notifiers of an mm that is a mirror already are another matter: of a new
+ * one nobody remembers when it came. But for what notifiers can cope with
+ * themselves, it must not come between a start and an end. Registering it takes
+ * all rmap locks of the mm, which what invalidates a host may want, or sleep for
+ * in reclaim, before it ends. So that does not wait with them but tries and, if
  * there is an invalidation, drops them first. If there is none, then the region
  * is frozen for the moment that it takes. Who would start meanwhile waits, with
  * whatever locks, since one who has frozen something waits for nothing.
@@ -36,7 +41,8 @@
  * remove them, and make them again, costs more than to find the list empty.
  *
  * Locking: mmap_lock of the attached mm, that of the host, rmap locks,
- * &mshare_mirrors.lock.
+ * &mshare_mirrors.change, &mshare_mirrors.lock. What starts or ends an
+ * invalidation never takes &mshare_mirrors.change.
  */
 #include <linux/mm.h>
 #include <linux/mmu_notifier.h>
@@ -90,6 +96,21 @@ static bool mshare_mirror_inval(const struct mshare_attachment *att,
 	return mshare_mirror_range(att, &to->start, &to->end);
 }
 
+#define for_each_mirror(att, mirrors)					\
+	hlist_for_each_entry_srcu(att, &(mirrors)->list, mirror,	\
+				  srcu_read_lock_held(&mshare_srcu))
+
+/*
+ * Are the notifiers of an attached mm told of an invalidation? For its start
+ * and its end the answer is the same: what changes meanwhile comes later than
+ * @seq.
+ */
+static bool mshare_is_told(const struct mshare_attachment *att,
+			   unsigned long seq)
+{
+	return att->told_from <= seq && seq < READ_ONCE(att->told_until);
+}
+
 static int mshare_range_start(struct mmu_notifier *sub,
 			      const struct mmu_notifier_range *range)
 {
@@ -97,6 +118,8 @@ static int mshare_range_start(struct mmu_notifier *sub,
 						      range);
 	struct mmu_notifier_range to;
 	struct mshare_attachment *att;
+	unsigned long seq;
+	int id;
 
 	/* The oom_reaper, which is the one that can't wait, reaps no hosts. */
 	if (!mmu_notifier_range_blockable(range))
@@ -108,13 +131,20 @@ static int mshare_range_start(struct mmu_notifier *sub,
 		wait_event(mirrors->wait, !READ_ONCE(mirrors->frozen));
 		spin_lock(&mirrors->lock);
 	}
-	WRITE_ONCE(mirrors->nr_active, mirrors->nr_active + 1);
+	seq = mirrors->seq;
+	/* Who started it has it as it was until the end, for us. */
+	((struct mmu_notifier_range *)range)->mshare_seq =
+		seq << 1 | mirrors->active;
+	WRITE_ONCE(mirrors->nr_active[mirrors->active],
+		   mirrors->nr_active[mirrors->active] + 1);
 	spin_unlock(&mirrors->lock);
 
-	/* The list doesn't change until the end. */
-	hlist_for_each_entry(att, &mirrors->list, mirror)
-		if (mshare_mirror_inval(att, range, &to))
+	id = srcu_read_lock(&mshare_srcu);
+	for_each_mirror(att, mirrors)
+		if (mshare_is_told(att, seq) &&
+		    mshare_mirror_inval(att, range, &to))
 			__mmu_notifier_invalidate_range_start(&to);
+	srcu_read_unlock(&mshare_srcu, id);
 	return 0;
 }
 
@@ -123,25 +153,27 @@ static void mshare_range_end(struct mmu_notifier *sub,
 {
 	struct mshare_mirrors *mirrors = container_of(sub, struct mshare_mirrors,
 						      range);
+	unsigned int active = range->mshare_seq & 1;
 	struct mmu_notifier_range to;
 	struct mshare_attachment *att;
+	int id;
 
-	hlist_for_each_entry(att, &mirrors->list, mirror)
-		if (mshare_mirror_inval(att, range, &to))
+	id = srcu_read_lock(&mshare_srcu);
+	for_each_mirror(att, mirrors)
+		if (mshare_is_told(att, range->mshare_seq >> 1) &&
+		    mshare_mirror_inval(att, range, &to))
 			__mmu_notifier_forward_range_end(&to);
+	srcu_read_unlock(&mshare_srcu, id);
 
 	spin_lock(&mirrors->lock);
-	if (!WARN_ON_ONCE(!mirrors->nr_active)) {
-		WRITE_ONCE(mirrors->nr_active, mirrors->nr_active - 1);
-		if (!mirrors->nr_active)
+	if (!WARN_ON_ONCE(!mirrors->nr_active[active])) {
+		WRITE_ONCE(mirrors->nr_active[active],
+			   mirrors->nr_active[active] - 1);
+		if (!mirrors->nr_active[active])
 			wake_up_all(&mirrors->wait);
 	}
 	spin_unlock(&mirrors->lock);
 }
-
-#define for_each_mirror(att, mirrors)					\
-	hlist_for_each_entry_srcu(att, &(mirrors)->list, mirror,	\
-				  srcu_read_lock_held(&mshare_srcu))
 
 static int mshare_clear_flush_young(struct mmu_notifier *sub,
 				    struct mm_struct *host,
@@ -247,6 +279,7 @@ void mshare_init_mirrors(struct mshare_region *region)
 	struct mshare_mirrors *mirrors = &region->mirrors;
 
 	spin_lock_init(&mirrors->lock);
+	mutex_init(&mirrors->change);
 	init_waitqueue_head(&mirrors->wait);
 	mirrors->range.ops = &mshare_range_ops;
 	mirrors->tlb.ops = &mshare_tlb_ops;
@@ -316,6 +349,7 @@ int mshare_forward(struct mshare_region *region)
 {
 	int err;
 
+	/* Pairs with mshare_forward_locked() */
 	if (smp_load_acquire(&region->mirrors.forwarding))
 		return 0;
 	if (mmap_write_lock_killable(region->mm))
@@ -325,25 +359,30 @@ int mshare_forward(struct mshare_region *region)
 	return err;
 }
 
-/* Take the lock at a moment when nothing is being invalidated. */
-static void mshare_lock_mirrors(struct mshare_mirrors *mirrors)
+/*
+ * Begin a change of the list: what starts from now on is told according to the
+ * number that this returns. With the lock and &mshare_mirrors.change held.
+ */
+static unsigned long mshare_next_seq(struct mshare_mirrors *mirrors)
 {
-	spin_lock(&mirrors->lock);
-	while (mirrors->nr_active || mirrors->frozen) {
-		spin_unlock(&mirrors->lock);
-		wait_event(mirrors->wait, !READ_ONCE(mirrors->nr_active) &&
-					  !READ_ONCE(mirrors->frozen));
-		spin_lock(&mirrors->lock);
-	}
+	mirrors->active ^= 1;
+	return ++mirrors->seq;
+}
+
+/* Wait for what has started before that, with &mshare_mirrors.change held. */
+static void mshare_wait_before(struct mshare_mirrors *mirrors)
+{
+	wait_event(mirrors->wait,
+		   !READ_ONCE(mirrors->nr_active[mirrors->active ^ 1]));
 }
 
 /**
  * mshare_add_mirror() - from now on an attached mm is told
- * @att: the attachment, not yet linked into the page tables
+ * @att: the attachment
  *
  * mshare_forward() has succeeded. What is being invalidated now, and had been
- * started for others only, has ended when this returns; @att has shown nothing
- * of it to anyone.
+ * started for others only, has ended when this returns; nobody has looked for
+ * the notifiers of the mm at what is mapped in @att.
  *
  * Context: mmap_lock of the attached mm held for writing. May sleep; but if no
  * rmap walk comes to the host and its mmap_lock is held for writing, as in
@@ -353,11 +392,16 @@ void mshare_add_mirror(struct mshare_attachment *att)
 {
 	struct mshare_mirrors *mirrors = &att->region->mirrors;
 
-	if (!mm_has_notifiers(att->mm))
+	if (!mm_has_notifiers(att->mm) || !hlist_unhashed(&att->mirror))
 		return;
-	mshare_lock_mirrors(mirrors);
+	mutex_lock(&mirrors->change);
+	spin_lock(&mirrors->lock);
+	att->told_from = mshare_next_seq(mirrors);
+	att->told_until = ULONG_MAX;
 	hlist_add_head_rcu(&att->mirror, &mirrors->list);
 	spin_unlock(&mirrors->lock);
+	mshare_wait_before(mirrors);
+	mutex_unlock(&mirrors->change);
 }
 
 /**
@@ -367,8 +411,8 @@ void mshare_add_mirror(struct mshare_attachment *att)
  *
  * When it returns, nobody uses @att or its mm for the region's notifiers.
  *
- * Context: mmap_lock of the mm held for writing or downgraded, or it has no
- * users. May sleep.
+ * Context: mmap_lock of the mm held for writing, or it has no users. May sleep,
+ * for invalidations that are under way already.
  */
 void mshare_del_mirror(struct mshare_attachment *att)
 {
@@ -376,9 +420,16 @@ void mshare_del_mirror(struct mshare_attachment *att)
 
 	if (hlist_unhashed(&att->mirror))
 		return;
-	mshare_lock_mirrors(mirrors);
+	mutex_lock(&mirrors->change);
+	spin_lock(&mirrors->lock);
+	WRITE_ONCE(att->told_until, mshare_next_seq(mirrors));
+	spin_unlock(&mirrors->lock);
+	mshare_wait_before(mirrors);
+
+	spin_lock(&mirrors->lock);
 	hlist_del_init_rcu(&att->mirror);
 	spin_unlock(&mirrors->lock);
+	mutex_unlock(&mirrors->change);
 	synchronize_srcu(&mshare_srcu);
 }
 
@@ -389,8 +440,11 @@ void mshare_del_mirror(struct mshare_attachment *att)
  * What registers the notifier goes on to take the rmap locks of @mm, and with
  * them calls mshare_freeze_mirrors(). If that succeeds then no start or end of
  * an invalidation of one of its regions is under way to @mm, nor begins to be
- * until mshare_thaw_mirrors(), after which @mm is told. Otherwise it drops the
- * locks, calls mshare_wait_mirrors(), and tries again.
+ * until mshare_thaw_mirrors(). Otherwise it drops the locks, calls
+ * mshare_wait_mirrors(), which fails if the task is being killed, and tries
+ * again. When it has dropped the locks it calls mshare_add_mirrors(), and then
+ * @mm is told. Before it drops the mmap_lock nobody can look, for a notifier,
+ * at what is mapped.
  *
  * Context: mmap_lock of @mm held for writing.
  * Return: 0, or -ENOMEM, or -EINTR for any signal.
@@ -408,6 +462,31 @@ int __mshare_forward_notifiers(struct mm_struct *mm)
 	return 0;
 }
 
+static bool mshare_active(const struct mshare_mirrors *mirrors)
+{
+	return READ_ONCE(mirrors->nr_active[0]) ||
+	       READ_ONCE(mirrors->nr_active[1]);
+}
+
+static void mshare_thaw_until(struct mm_struct *mm,
+			      const struct mshare_attachment *end)
+{
+	struct mshare_attachment *att;
+
+	for_each_mshare_attachment(att, mm) {
+		struct mshare_mirrors *mirrors = &att->region->mirrors;
+
+		if (att == end)
+			break;
+		if (hlist_unhashed(&att->mirror))
+			continue;
+		spin_lock(&mirrors->lock);
+		WRITE_ONCE(mirrors->frozen, false);
+		wake_up_all(&mirrors->wait);
+		spin_unlock(&mirrors->lock);
+	}
+}
+
 /*
  * Only one task at a time is here: mm_all_locks_mutex, with the locks that it
  * has. It does not sleep before the thaw.
@@ -419,8 +498,11 @@ bool __mshare_freeze_mirrors(struct mm_struct *mm)
 	for_each_mshare_attachment(att, mm) {
 		struct mshare_mirrors *mirrors = &att->region->mirrors;
 
+		/* Without a notifier yet, it is told of nothing. */
+		if (hlist_unhashed(&att->mirror))
+			continue;
 		spin_lock(&mirrors->lock);
-		if (mirrors->nr_active)
+		if (mshare_active(mirrors))
 			busy = att;
 		else
 			WRITE_ONCE(mirrors->frozen, true);
@@ -428,45 +510,36 @@ bool __mshare_freeze_mirrors(struct mm_struct *mm)
 		if (busy)
 			break;
 	}
-	if (!busy)
-		return true;
-
-	for_each_mshare_attachment(att, mm) {
-		struct mshare_mirrors *mirrors = &att->region->mirrors;
-
-		if (att == busy)
-			break;
-		spin_lock(&mirrors->lock);
-		WRITE_ONCE(mirrors->frozen, false);
-		wake_up_all(&mirrors->wait);
-		spin_unlock(&mirrors->lock);
-	}
-	return false;
+	if (busy)
+		mshare_thaw_until(mm, busy);
+	return !busy;
 }
 
 void __mshare_thaw_mirrors(struct mm_struct *mm)
 {
+	mshare_thaw_until(mm, NULL);
+}
+
+int __mshare_wait_mirrors(struct mm_struct *mm)
+{
 	struct mshare_attachment *att;
+	int err;
 
 	for_each_mshare_attachment(att, mm) {
 		struct mshare_mirrors *mirrors = &att->region->mirrors;
 
-		spin_lock(&mirrors->lock);
-		if (hlist_unhashed(&att->mirror))
-			hlist_add_head_rcu(&att->mirror, &mirrors->list);
-		WRITE_ONCE(mirrors->frozen, false);
-		wake_up_all(&mirrors->wait);
-		spin_unlock(&mirrors->lock);
+		err = wait_event_killable(mirrors->wait,
+					  !mshare_active(mirrors));
+		if (err)
+			return -EINTR;
 	}
+	return 0;
 }
 
-void __mshare_wait_mirrors(struct mm_struct *mm)
+void __mshare_add_mirrors(struct mm_struct *mm)
 {
 	struct mshare_attachment *att;
 
-	for_each_mshare_attachment(att, mm) {
-		struct mshare_mirrors *mirrors = &att->region->mirrors;
-
-		wait_event(mirrors->wait, !READ_ONCE(mirrors->nr_active));
-	}
+	for_each_mshare_attachment(att, mm)
+		mshare_add_mirror(att);
 }

@@ -174,7 +174,8 @@ static int msharefs_make_region(const struct path *path, struct inode *inode,
  * hold that for a page that never comes. So the directory is not locked
  * meanwhile: only who wants to make the same name waits.
  *
- * Return: -EAGAIN if somebody else is making a region of that name.
+ * Return: 0 or a negative error, or 1 if somebody else is making a region of
+ * that name.
  */
 static int msharefs_make(const struct path *dir, struct dentry *negative,
 			 const struct msharefs_new *new)
@@ -187,6 +188,9 @@ static int msharefs_make(const struct path *dir, struct dentry *negative,
 	struct inode *inode;
 	int err;
 
+	err = security_path_mknod(dir, negative, mode, 0);
+	if (err)
+		return err;
 	/* There is but one directory, and it is not going to be removed. */
 	err = inode_permission(&nop_mnt_idmap, dir_inode, MAY_WRITE | MAY_EXEC);
 	if (err)
@@ -195,7 +199,7 @@ static int msharefs_make(const struct path *dir, struct dentry *negative,
 	if (err)
 		return err;
 	if (msharefs_is_being_made(sbi, &negative->d_name))
-		return -EAGAIN;
+		return 1;
 
 	/*
 	 * In a dentry of its own, since who found @negative before the
@@ -252,8 +256,8 @@ static int msharefs_exists(const char *pathname)
 }
 
 /*
- * Return: -EEXIST if there is something of that name, -EAGAIN if there may be
- * now.
+ * Return: 0 or a negative error: -EEXIST if there is something of that name;
+ * or 1 if there may be now.
  */
 static int msharefs_create_name(const char *pathname,
 				const struct msharefs_new *new)
@@ -271,7 +275,7 @@ static int msharefs_create_name(const char *pathname,
 	err = -EINVAL;
 	if (msharefs_is_mounted_at(&dir) && new->create)
 		err = msharefs_make(&dir, dentry, new);
-	if (err == -EAGAIN) {
+	if (err > 0) {
 		wait = dir;
 		path_get(&wait);
 		sbi = dir.dentry->d_sb->s_fs_info;
@@ -294,6 +298,10 @@ static struct file *msharefs_open_path(const struct path *path, int flags)
 	struct name_snapshot name;
 	struct path dir = { .mnt = path->mnt };
 	struct file *file;
+
+	/* A mount of its own has no directory. */
+	if (path->dentry == path->mnt->mnt_root)
+		return file_open_root(path, "", flags, 0);
 
 	/*
 	 * By its name, not by the dentry: it is the walk that knows what
@@ -404,7 +412,7 @@ int msharefs_open(const char __user *uname, int oflag, umode_t mode,
 	for (;;) {
 		if (oflag & O_CREAT) {
 			err = msharefs_create_name(path, &new);
-			if (err == -EAGAIN)
+			if (err > 0)
 				continue;
 			if (err != -EEXIST)
 				break;
@@ -444,10 +452,9 @@ int msharefs_open(const char __user *uname, int oflag, umode_t mode,
 int msharefs_unlink(const char __user *uname,
 		    int (*detach)(struct mshare_region *region))
 {
-	struct dentry *parent;
+	struct path dir, path;
 	struct inode *inode;
 	bool attached;
-	struct path path;
 	bool is_name;
 	char *name;
 	int err;
@@ -474,20 +481,29 @@ int msharefs_unlink(const char __user *uname,
 	if (attached && mshare_region_busy(MSHAREFS_I(inode)->region))
 		goto put_path;
 
+	/* A mount of its own has no directory. */
+	err = -EBUSY;
+	if (path.dentry == path.mnt->mnt_root)
+		goto out;
 	err = mnt_want_write(path.mnt);
 	if (err)
 		goto out;
-	parent = dget_parent(path.dentry);
-	inode_lock_nested(d_inode(parent), I_MUTEX_PARENT);
+	dir.mnt = path.mnt;
+	dir.dentry = dget_parent(path.dentry);
+	inode_lock_nested(d_inode(dir.dentry), I_MUTEX_PARENT);
 	err = -ENOENT;
-	if (path.dentry->d_parent == parent && !d_unhashed(path.dentry)) {
+	if (path.dentry->d_parent == dir.dentry && !d_unhashed(path.dentry)) {
+		err = security_path_unlink(&dir, path.dentry);
+		if (err)
+			goto unlock;
 		MSHAREFS_I(inode)->unlink_idle = true;
-		err = vfs_unlink(mnt_idmap(path.mnt), d_inode(parent),
+		err = vfs_unlink(mnt_idmap(path.mnt), d_inode(dir.dentry),
 				 path.dentry, NULL);
 		MSHAREFS_I(inode)->unlink_idle = false;
 	}
-	inode_unlock(d_inode(parent));
-	dput(parent);
+unlock:
+	inode_unlock(d_inode(dir.dentry));
+	dput(dir.dentry);
 	mnt_drop_write(path.mnt);
 out:
 	/* Who was attached is not any more: that is what was asked for. */

@@ -34,19 +34,21 @@ struct mshare_region;
  * @mm: the attached mm
  * @mirror: on the region's list of the attached mms that have notifiers; see
  *	    mm/mshare_notifier.c
+ * @told_from: the first invalidation of the host that its notifiers are told of
+ * @told_until: and the first that they are not told of any more
  * @start: first address of the attachment in the attached mm
  * @end: first address behind it
  * @delta: what to add to an attached address to get the host's
  * @vm_flags: of the attachment's VMA: what the attached mm may do at most
  * @rcu: for freeing
  *
- * Everything but @node and @mirror is constant from the time the attachment is published
- * until it is freed, a grace period after it was taken off the list.
+ * Everything but @node, @mirror and @told_* is constant from the time the
+ * attachment is published until it is freed, a grace period after it was taken
+ * off the list.
  *
  * It is on the list before the first P4D entry is written and until the TLB
  * has been flushed after the last one was cleared. The list is changed under
- * the mmap_lock of the attached mm, taken for writing or, in the unmap of the
- * attachment, downgraded: at most one task changes it at a time.
+ * the mmap_lock of the attached mm, taken for writing, or when the mm exits.
  */
 struct mshare_attachment {
 	struct hlist_node node;
@@ -54,6 +56,8 @@ struct mshare_attachment {
 	struct mm_struct *host;
 	struct mm_struct *mm;
 	struct hlist_node mirror;
+	unsigned long told_from;
+	unsigned long told_until;
 	unsigned long start;
 	unsigned long end;
 	unsigned long delta;
@@ -324,25 +328,6 @@ static inline int mshare_recheck(struct mm_struct *mm, unsigned long start,
 	return mm_has_mshare(mm) ? __mshare_recheck(mm, start, len) : 0;
 }
 
-int __mshare_refuse(struct mm_struct *mm, unsigned long start,
-		    unsigned long len);
-
-/**
- * mshare_refuse() - for system calls that do not work in regions yet
- * @mm: any mm
- * @start: first address in bytes
- * @len: length in bytes
- *
- * Context: any task context.
- * Return: 0 if the range touches no attachment, -EOPNOTSUPP if it is in one,
- * -EINVAL if it crosses an edge of one.
- */
-static inline int mshare_refuse(struct mm_struct *mm, unsigned long start,
-				unsigned long len)
-{
-	return mm_has_mshare(mm) ? __mshare_refuse(mm, start, len) : 0;
-}
-
 unsigned long __mshare_pages(struct mm_struct *mm);
 
 /**
@@ -463,6 +448,8 @@ static inline bool mshare_fault_enter(struct mshare_call *call,
 	return __mshare_fault_enter(call, address);
 }
 
+bool mshare_stands(const struct mshare_call *call, struct mm_struct *mm,
+		   unsigned long address);
 bool mshare_fault_leave(struct mshare_call *call, unsigned long address,
 			unsigned int flags, vm_fault_t fault);
 bool mshare_oom(struct mshare_call *call);
@@ -525,10 +512,11 @@ static inline unsigned long mshare_skip_holes(unsigned long addr,
 int __mshare_forward_notifiers(struct mm_struct *mm);
 bool __mshare_freeze_mirrors(struct mm_struct *mm);
 void __mshare_thaw_mirrors(struct mm_struct *mm);
-void __mshare_wait_mirrors(struct mm_struct *mm);
+int __mshare_wait_mirrors(struct mm_struct *mm);
+void __mshare_add_mirrors(struct mm_struct *mm);
 #endif
 
-/* See __mshare_forward_notifiers(), for this and the next three */
+/* See __mshare_forward_notifiers(), for this and the next four */
 static inline int mshare_forward_notifiers(struct mm_struct *mm)
 {
 #ifdef CONFIG_MMU_NOTIFIER
@@ -555,11 +543,20 @@ static inline void mshare_thaw_mirrors(struct mm_struct *mm)
 #endif
 }
 
-static inline void mshare_wait_mirrors(struct mm_struct *mm)
+static inline int mshare_wait_mirrors(struct mm_struct *mm)
 {
 #ifdef CONFIG_MMU_NOTIFIER
 	if (unlikely(mm_has_mshare(mm)))
-		__mshare_wait_mirrors(mm);
+		return __mshare_wait_mirrors(mm);
+#endif
+	return 0;
+}
+
+static inline void mshare_add_mirrors(struct mm_struct *mm)
+{
+#ifdef CONFIG_MMU_NOTIFIER
+	if (unlikely(mm_has_mshare(mm)))
+		__mshare_add_mirrors(mm);
 #endif
 }
 
@@ -805,12 +802,6 @@ static inline int mshare_recheck(struct mm_struct *mm, unsigned long start,
 	return 0;
 }
 
-static inline int mshare_refuse(struct mm_struct *mm, unsigned long start,
-				unsigned long len)
-{
-	return 0;
-}
-
 static inline unsigned long mshare_pages(struct mm_struct *mm)
 {
 	return 0;
@@ -860,6 +851,12 @@ static inline bool mshare_fault_enter(struct mshare_call *call,
 				      unsigned long address)
 {
 	return false;
+}
+
+static inline bool mshare_stands(const struct mshare_call *call,
+				 struct mm_struct *mm, unsigned long address)
+{
+	return true;
 }
 
 static inline bool mshare_fault_leave(struct mshare_call *call,
@@ -946,7 +943,12 @@ static inline void mshare_thaw_mirrors(struct mm_struct *mm)
 {
 }
 
-static inline void mshare_wait_mirrors(struct mm_struct *mm)
+static inline int mshare_wait_mirrors(struct mm_struct *mm)
+{
+	return 0;
+}
+
+static inline void mshare_add_mirrors(struct mm_struct *mm)
 {
 }
 

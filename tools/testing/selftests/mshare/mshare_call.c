@@ -3,6 +3,7 @@
  * The two calls: arguments, names, permissions and every errno they promise.
  * After each failure nothing may be left: no name, no mapping.
  */
+#include <linux/landlock.h>
 #include "mshare_test.h"
 
 #define CREATE	(O_RDWR | O_CREAT | O_EXCL)
@@ -757,6 +758,97 @@ TEST_F(call, a_read_only_bind_mount_gives_erofs)
 	EXPECT_ERR(EROFS, peer_unlink(&self->a, self->name));
 	EXPECT_EQ(1, PEER(&self->a, do_exists, self->name, 0));
 }
+
+/* A region's file that is mounted elsewhere comes without its directory. */
+static long do_bind_alone(const struct request *rq)
+{
+	char target[] = "/tmp/mshare-bind-XXXXXX";
+	int fd, err = 0;
+
+	fd = mkstemp(target);
+	if (fd < 0)
+		return -errno;
+	close(fd);
+	if (mount(path_of(rq->s), target, NULL, MS_BIND, NULL)) {
+		err = -errno;
+		goto unlink;
+	}
+	if (!mshare_unlink(target) || errno != EBUSY)
+		err = -1000;
+	else if (mshare(target, NULL, 0, O_RDWR, 0))
+		err = -1001;
+	else if (try_write((void *)rq->a[0], 3) || mshare_unlink(target))
+		err = -1002;
+	else if (!name_exists(rq->s))
+		err = -1003;
+	umount(target);
+unlink:
+	unlink(target);
+	return err;
+}
+
+TEST_F(call, a_file_mounted_alone_is_attached_and_not_removed)
+{
+	char *p = self->addr;
+
+	ASSERT_OK(create(self->name, self->addr, self->len));
+	ASSERT_OK(map_anon(p, page(), MAP_PRIVATE));
+	ASSERT_OK(munmap(self->addr, self->len));
+	EXPECT_EQ(0, PEER(&self->a, do_bind_alone, self->name, L(p)));
+	ASSERT_OK(mshare(self->name, NULL, 0, O_RDWR, 0));
+	EXPECT_EQ(3, try_read(p));
+}
+
+#ifdef SYS_landlock_create_ruleset
+/* LSMs that go by paths see the names that come and go. */
+static long do_under_landlock(const struct request *rq)
+{
+	struct landlock_ruleset_attr attr = {
+		.handled_access_fs = LANDLOCK_ACCESS_FS_MAKE_REG |
+				     LANDLOCK_ACCESS_FS_REMOVE_FILE,
+	};
+	const char *other = new_name();
+	int fd;
+
+	fd = syscall(SYS_landlock_create_ruleset, &attr, sizeof(attr), 0);
+	if (fd < 0)
+		return -errno;
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) ||
+	    syscall(SYS_landlock_restrict_self, fd, 0))
+		return -errno;
+	close(fd);
+	if (!mshare(other, (void *)rq->a[0], granule(), O_CREAT | O_RDWR, 0600))
+		return 1;
+	if (errno != EACCES)
+		return 2;
+	if (name_exists(other))
+		return 3;
+	if (!mshare_unlink(rq->s))
+		return 4;
+	if (errno != EACCES)
+		return 5;
+	if (mshare(rq->s, NULL, 0, O_RDWR, 0))
+		return 6;
+	/* It is detached, and keeps its name. */
+	if (mshare_unlink(rq->s))
+		return 7;
+	return 0;
+}
+
+TEST_F(call, landlock_forbids_to_make_and_remove_names)
+{
+	long ret;
+
+	ASSERT_OK(create(self->name, self->addr, self->len));
+	ASSERT_OK(munmap(self->addr, self->len));
+	ret = PEER(&self->a, do_under_landlock, self->name, L(slot(4)));
+	if (ret == -ENOSYS || ret == -EOPNOTSUPP)
+		SKIP(return, "the kernel has no Landlock");
+	EXPECT_EQ(0, ret);
+	EXPECT_TRUE(name_exists(self->name));
+	EXPECT_OK(mshare_unlink(self->name));
+}
+#endif
 
 #ifdef __x86_64__
 static long do_try_code(const struct request *rq)

@@ -553,6 +553,66 @@ TEST_F(gup, direct_io_while_it_is_unmapped)
 	EXPECT_CONTENT(self->p, N, 0);
 }
 
+static void *come_and_go(void *arg)
+{
+	struct {
+		const char *name;
+		char *addr;
+		size_t len;
+		atomic_bool *stop;
+	} *c = arg;
+	long n = 0;
+
+	while (!atomic_load(c->stop)) {
+		munmap(c->addr, c->len);
+		if (mshare(c->name, NULL, 0, O_RDWR, 0))
+			return (void *)-1L;
+		n++;
+	}
+	return (void *)n;
+}
+
+/* Who looks across the start finds the attachment whole, or gone. */
+TEST_F(gup, read_while_it_comes_and_goes)
+{
+	double end = now() + 4.0 * scaled(10) / 10;
+	atomic_bool stop = false;
+	struct {
+		const char *name;
+		char *addr;
+		size_t len;
+		atomic_bool *stop;
+	} c = { self->name, self->addr, self->len, &stop };
+	char *before = at(self->addr, -page()), buf[16];
+	void *rounds = NULL;
+	pthread_t t;
+	int fd;
+
+	if (self->why)
+		SKIP(return, "%s", self->why);
+	if (variant->kind != ANON_PRIVATE)
+		SKIP(return, "as with anonymous memory");
+	ASSERT_OK(map_anon(before, page(), MAP_PRIVATE));
+	ASSERT_EQ(self->addr, peer_mmap(&self->a, self->addr, page(), RW,
+					MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS,
+					-1, 0));
+	fd = open("/proc/self/mem", O_RDONLY | O_CLOEXEC);
+	ASSERT_LE(0, fd);
+	ASSERT_EQ(0, pthread_create(&t, NULL, come_and_go, &c));
+	while (now() < end) {
+		ssize_t n = pread(fd, buf, sizeof(buf), L(before) + page() - 8);
+
+		if (n != 16 && n != 8)
+			break;
+	}
+	EXPECT_LE(end, now());
+	atomic_store(&stop, true);
+	pthread_join(t, &rounds);
+	EXPECT_LT(2, (long)rounds);
+	close(fd);
+	munmap(before, page());
+}
+
 FIXTURE(plain)
 {
 	const char *name;

@@ -2745,7 +2745,7 @@ int main(int argc, char **argv)
 		}
 	}
 	if (!steps)
-		steps = scaled(debug_kernel() ? 12500 : 20000);
+		steps = scaled(debug_kernel() ? 8000 : 20000);
 	if (!per_round || !nr_actors || nr_actors > MAX_ACTORS) {
 		usage(stderr);
 		return 2;

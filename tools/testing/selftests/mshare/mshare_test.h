@@ -404,7 +404,7 @@ static __maybe_unused long scaled(long n)
 	if (f <= 0)
 		f = 1;
 	if (debug_kernel())
-		f /= 5;
+		f /= 8;
 	return n * f < 1 ? 1 : n * f;
 }
 
