@@ -574,7 +574,7 @@ static int mshare_count(struct mshare_adoption *ad)
 		if (err)
 			return err;
 	}
-	return ad->counts.unsuitable ? -EOPNOTSUPP : 0;
+	return ad->counts.unsuitable ? -EINVAL : 0;
 }
 
 /* Give the host what @counts says that the creator has. */
@@ -785,8 +785,8 @@ static void mshare_replace_vmas(struct mshare_adoption *ad,
  * @vm_flags: of the attachment
  *
  * Context: mmap_lock of the current mm held for writing. Takes that of @host.
- * Return: 0, or -EINVAL, or -EOPNOTSUPP for what cannot be shared, or -ENOMEM,
- * or -ERESTARTNOINTR for a signal; with nothing changed.
+ * Return: 0, or -EINVAL for what cannot be shared, or -ENOMEM, or
+ * -ERESTARTNOINTR for a signal; with nothing changed.
  */
 int mshare_adopt(struct file *file, struct mm_struct *host,
 		 unsigned long start, unsigned long end, vm_flags_t vm_flags)

@@ -6,7 +6,7 @@
 #include "mshare_env.h"
 
 #define RW	(PROT_READ | PROT_WRITE)
-#define SIZE	(8 * MB)
+#define SIZE	(debug_kernel() ? 4 * MB : 8 * MB)
 
 FIXTURE(swap)
 {
