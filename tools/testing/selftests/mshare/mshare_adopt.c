@@ -533,7 +533,7 @@ TEST_F(adopt, several_granules_with_an_empty_one)
 
 TEST_F(adopt, many_mappings)
 {
-	long n = 2000, i;
+	long n = debug_kernel() ? 400 : 2000, i;
 	int before;
 
 	for (i = 0; i < n; i++) {
