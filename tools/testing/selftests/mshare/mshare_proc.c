@@ -1140,7 +1140,7 @@ TEST_F_TIMEOUT(proc, looks_race_with_changes, LONG_TIMEOUT)
 	struct page_region vec[8];
 	struct procmap_query q;
 	__u64 e[128];
-	long rounds = scaled(40), i;
+	long rounds = scaled(24), i;
 	pid_t pids[3];
 	int fd, k;
 
