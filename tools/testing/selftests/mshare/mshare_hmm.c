@@ -925,6 +925,7 @@ TEST_F_TIMEOUT(hmm, mirrors_come_and_go_however_much_changes, LONG_TIMEOUT)
 	size_t size = debug_kernel() ? 8 * MB : 32 * MB;
 	double start, longest = 0;
 	void *big[NR_DROPPERS];
+	long val;
 	int i;
 
 	NEED_DEVICE();
@@ -946,7 +947,9 @@ TEST_F_TIMEOUT(hmm, mirrors_come_and_go_however_much_changes, LONG_TIMEOUT)
 			ASSERT_OK(peer_munmap(&c, self->addr, self->len));
 			ASSERT_OK(peer_attach(&c, self->name));
 		}
-		EXPECT_EQ(1001, PEER_GET(&c, 0, pg(self->addr, 1)));
+		/* So much changes that a device may give up, as anywhere. */
+		val = PEER_GET(&c, 0, pg(self->addr, 1));
+		EXPECT_TRUE(val == 1001 || val == -EBUSY);
 		if (i & 2)
 			ASSERT_OK(peer_munmap(&c, self->addr, self->len));
 		peer_stop(&c);
