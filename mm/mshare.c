@@ -1735,7 +1735,13 @@ int __mshare_enter_futex(struct mshare_call *call, unsigned long address,
 		ret = mshare_check_futex(call, vma, write);
 		vma_end_read(vma);
 	} else {
-		ret = mmap_read_lock_killable(call->mm);
+		/* Who dies wakes those who wait for what it has locked. */
+		if (current->flags & PF_EXITING) {
+			mmap_read_lock(call->mm);
+			ret = 0;
+		} else {
+			ret = mmap_read_lock_killable(call->mm);
+		}
 		if (!ret) {
 			vma = vma_lookup(call->mm, address);
 			ret = mshare_check_futex(call, vma, write);

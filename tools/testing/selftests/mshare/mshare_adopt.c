@@ -3,10 +3,10 @@
  * Adoption: what the creator of a region has mapped in its range becomes the
  * region's content, at once or not at all, with no page copied or faulted.
  */
-#include "mshare_env.h"
 #include <linux/aio_abi.h>
 #include <linux/perf_event.h>
 #include <linux/userfaultfd.h>
+#include "mshare_env.h"
 #include <sys/ioctl.h>
 #include <sys/ipc.h>
 #include <sys/shm.h>

@@ -183,15 +183,17 @@ static long by_touching(void *p, pid_t pid __maybe_unused)
 	return try_read(p);
 }
 
-static long by_system_call(void *p, pid_t pid __maybe_unused)
+/* The page goes into a pipe, by write(2) or vmsplice(2). */
+static long through_pipe(void *p, bool splice)
 {
+	struct iovec iov = { p, 1 };
 	unsigned char c = 0;
 	int fds[2];
 	long ret;
 
 	if (pipe(fds))
 		return -errno;
-	ret = write(fds[1], p, 1);
+	ret = splice ? vmsplice(fds[1], &iov, 1, 0) : write(fds[1], p, 1);
 	if (ret == 1)
 		ret = read(fds[0], &c, 1) == 1 ? c : -1;
 	else
@@ -201,23 +203,14 @@ static long by_system_call(void *p, pid_t pid __maybe_unused)
 	return ret;
 }
 
+static long by_system_call(void *p, pid_t pid __maybe_unused)
+{
+	return through_pipe(p, false);
+}
+
 static long by_vmsplice(void *p, pid_t pid __maybe_unused)
 {
-	struct iovec iov = { p, 1 };
-	unsigned char c = 0;
-	int fds[2];
-	long ret;
-
-	if (pipe(fds))
-		return -errno;
-	ret = vmsplice(fds[1], &iov, 1, 0);
-	if (ret == 1)
-		ret = read(fds[0], &c, 1) == 1 ? c : -1;
-	else
-		ret = -errno;
-	close(fds[0]);
-	close(fds[1]);
-	return ret;
+	return through_pipe(p, true);
 }
 
 static long by_process_vm(void *p, pid_t pid)
