@@ -32,12 +32,12 @@ need() { command -v "$1" >/dev/null 2>&1 || die "$1 is missing: run make setup";
 temporary=()
 child=
 at_exit() {
-	local status=$?
+	local status=$? pid
 	trap '' INT TERM HUP
-	if [ -n "$child" ]; then
-		kill -TERM -- "-$child" 2>/dev/null || :
-		wait "$child" 2>/dev/null || :
-	fi
+	for pid in $child $(jobs -rp); do
+		kill -TERM -- "-$pid" 2>/dev/null || :
+		wait "$pid" 2>/dev/null || :
+	done
 	if [ ${#temporary[@]} -gt 0 ]; then
 		rm -rf -- "${temporary[@]}"
 	fi
@@ -66,6 +66,13 @@ run() {
 	wait "$child" || status=$?
 	child=
 	return "$status"
+}
+
+# beside COMMAND...: start a command that ends with this script, or before.
+beside() {
+	set -m
+	"$@" </dev/null 8>&- 9>&- &
+	set +m
 }
 
 # run_slowly WHAT LOG COUNTED COMMAND...: the same with all output in LOG and a line

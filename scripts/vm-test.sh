@@ -46,9 +46,10 @@ expect() { # NAME STATUS OUT-REGEX ERR-REGEX
 
 # Processes that the run left behind, of those that have our log open
 left() {
-	local pid
-	for pid in $(pgrep -f 'qemu-system-x86_64.*virtserialport'); do
-		readlink "/proc/$pid/fd/4" 2>/dev/null | grep -F "$tmp/" && return 0
+	local process
+	for process in /proc/[0-9]*; do
+		[[ $(cat "$process/comm" 2>/dev/null) == qemu-system* ]] || continue
+		readlink "$process/fd/4" 2>/dev/null | grep -F "$tmp/" && return 0
 	done
 	return 1
 }
