@@ -563,8 +563,9 @@ static long mempolicy(const struct op *op, char *addr)
 
 	ret = syscall(__NR_get_mempolicy, &mode,
 		      op->flags & 1 ? NULL : mask, 256UL, addr, op->flags);
+	/* With flags 3, mode is the node that had room for the page. */
 	if (!ret)
-		me->out.aux = (__u64)mode << 32 | mask[0];
+		me->out.aux = (op->flags & 1) ? 0 : (__u64)mode << 32 | mask[0];
 	return ret;
 }
 
@@ -583,7 +584,8 @@ static long move_pages_query(const struct op *op)
 	ret = syscall(__NR_move_pages, 0, (unsigned long)n, pages, NULL, status,
 		      0);
 	for (i = 0; i < n; i++)
-		h = h << 4 | (status[i] == -EFAULT ? 0 : -status[i] & 15);
+		h = h << 4 | (status[i] >= 0 || status[i] == -EFAULT ?
+			      0 : -status[i] & 15);
 	me->out.aux = h;
 	return ret;
 }

@@ -6,7 +6,7 @@
 #include "mshare_env.h"
 
 #define RW	(PROT_READ | PROT_WRITE)
-#define SIZE	(debug_kernel() ? 4 * MB : 8 * MB)
+#define SIZE	(debug_kernel() ? 2 * MB : 8 * MB)
 
 FIXTURE(swap)
 {
@@ -124,10 +124,12 @@ static long do_wrong(const struct request *rq)
 /* Has the region's group give up memory; kB that are in swap after that. */
 static long swap_out(const char *cg)
 {
+	char most[32];
 	int i;
 
+	snprintf(most, sizeof(most), "%lu", SIZE);
 	for (i = 0; i < 4 && cg_long(cg, "memory.swap.current") < (long)SIZE / 2; i++)
-		cg_write(cg, "memory.reclaim", "8M");
+		cg_write(cg, "memory.reclaim", most);
 	return cg_long(cg, "memory.swap.current") / 1024;
 }
 
