@@ -438,7 +438,11 @@ void mshare_region_info(struct mshare_region *region, struct mshare_info *info)
  */
 unsigned long mshare_region_rss(struct mshare_region *region)
 {
-	return get_mm_rss(region->mm) + hugetlb_count(region->mm);
+	struct mm_struct *mm = region->mm;
+
+	return get_mm_counter_sum(mm, MM_FILEPAGES) +
+	       get_mm_counter_sum(mm, MM_ANONPAGES) +
+	       get_mm_counter_sum(mm, MM_SHMEMPAGES) + hugetlb_count(mm);
 }
 
 /*
@@ -620,12 +624,17 @@ void mshare_unmap(struct vm_area_struct *vma)
 	flush_tlb_mm(mm);
 
 	/*
+	 * Who finds it would go on and fault a page in for nothing, again and
+	 * again: before something is waited for.
+	 */
+	hlist_del_rcu(&att->node);
+
+	/*
 	 * Nor has a secondary MMU any: this is between the start and the end
 	 * of an invalidation of the range in @mm (unmap_vmas()).
 	 */
 	mshare_del_mirror(att);
 
-	hlist_del_rcu(&att->node);
 	atomic_long_dec(&att->region->nr_attached);
 	kfree_rcu(att, rcu);
 }
@@ -753,6 +762,11 @@ int mshare_mmap(struct file *file, struct vm_area_struct *vma)
 		return err;
 	if (mshare_find_region(vma->vm_mm, region))
 		return -EBUSY;
+
+	/* What it could execute others can write, whatever it was granted. */
+	if ((vma->vm_flags & VM_EXEC) &&
+	    test_bit(MMF_HAS_MDWE, &vma->vm_mm->flags))
+		return -EACCES;
 
 	/* What was asked for and granted, and never more than that. */
 	if (vma->vm_flags & VM_WRITE)
@@ -1415,8 +1429,8 @@ int __mshare_enter_mmap(struct mshare_call *call, struct file *file,
 		return 0;
 	if (flags & (MAP_FIXED | MAP_FIXED_NOREPLACE)) {
 		err = __mshare_enter(call, addr, len, MSHARE_MAPS);
-	} else if (flags & MAP_32BIT) {
-		/* There are no regions down there. */
+	} else if ((flags & MAP_32BIT) || mshare_is_region(file)) {
+		/* There are no regions down there, and none in a region. */
 		return 0;
 	} else {
 		err = __mshare_enter(call, addr & PAGE_MASK, PAGE_SIZE,

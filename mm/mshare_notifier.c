@@ -443,8 +443,8 @@ void mshare_del_mirror(struct mshare_attachment *att)
  * until mshare_thaw_mirrors(). Otherwise it drops the locks, calls
  * mshare_wait_mirrors(), which fails if the task is being killed, and tries
  * again. When it has dropped the locks it calls mshare_add_mirrors(), and then
- * @mm is told. Before it drops the mmap_lock nobody can look, for a notifier,
- * at what is mapped.
+ * @mm is told. Before it drops the mmap_lock nobody looks, for a notifier, at
+ * what is mapped: mmu_interval_notifier_insert() waits for it.
  *
  * Context: mmap_lock of @mm held for writing.
  * Return: 0, or -ENOMEM, or -EINTR for any signal.

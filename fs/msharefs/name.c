@@ -346,6 +346,10 @@ static int msharefs_open_name(const char *pathname, int oflag,
 	}
 
 	err = attach(file, arg);
+	/* A file that is mounted there stays when its name is gone. */
+	if (err == -ENOENT && (oflag & O_CREAT) &&
+	    path.dentry == path.mnt->mnt_root)
+		err = -EBUSY;
 	fput(file);
 put_path:
 	path_put(&path);

@@ -897,6 +897,19 @@ TEST_F(call, a_noexec_mount_never_gives_executable_memory)
 	peer_stop(&p);
 }
 
+/* Maps a file executable at @a[0]. */
+static long do_map_code(const struct request *rq)
+{
+	int fd = open(rq->s, O_RDONLY), err;
+	void *p = mmap((void *)rq->a[0], rq->a[1], PROT_READ | PROT_EXEC,
+		       MAP_SHARED, fd, 0);
+
+	err = errno;
+	close(fd);
+	errno = err;
+	return p == MAP_FAILED ? -1 : 0;
+}
+
 static long do_mdwe(const struct request *rq)
 {
 	return prctl(PR_SET_MDWE, rq->a[0], 0, 0, 0);
@@ -911,6 +924,14 @@ TEST_F(call, a_process_under_mdwe_never_gets_executable_memory)
 	EXPECT_EQ(42, try_exec(self->addr));
 	ASSERT_OK(PEER(&self->a, do_mdwe, NULL, PR_MDWE_REFUSE_EXEC_GAIN));
 	never_executable(_metadata, &self->a, self->name, self->addr);
+
+	/* Nor by the other way. */
+	ASSERT_OK(peer_unlink(&self->a, self->name));
+	EXPECT_ERR(EACCES, PEER(&self->a, do_map_code, path_of(self->name),
+				L(self->addr), L(self->len)));
+	ASSERT_OK(PEER(&self->b, do_map_code, path_of(self->name),
+		       L(self->addr), L(self->len)));
+	EXPECT_EQ(42, PEER(&self->b, do_exec, NULL, L(self->addr)));
 }
 #endif
 

@@ -11,8 +11,10 @@ cd "$(dirname "$0")" || exit 1
 # Where everything takes several times as long, what races is tried.
 slow=
 if [ $# -eq 0 ]; then
-	set -- mshare_mm mshare_calls mshare_numa mshare_tlb
-	[ ! -e /proc/lockdep ] || slow="mshare_mm mshare_calls mshare_numa"
+	set -- mshare_mm mshare_calls mshare_numa mshare_tlb mshare_gup mshare_futex \
+		mshare_hmm mshare_hwpoison
+	[ ! -e /proc/lockdep ] ||
+		slow="mshare_mm mshare_calls mshare_numa mshare_gup mshare_futex mshare_hmm"
 fi
 n=0
 failed=0

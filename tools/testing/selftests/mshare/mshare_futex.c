@@ -192,6 +192,33 @@ TEST_F(futex, wait_and_wake)
 	EXPECT_EQ(0, peer_wait(&self->a));
 }
 
+/* It is one futex wherever a process has the region. */
+TEST_F(futex, at_another_address)
+{
+	int *f = word(self->p, 256), *g = word(self->p, page() + 128);
+	long there = L(slot(8)) - L(self->addr);
+
+	NOT_ELSEWHERE();
+	ASSERT_EQ(0, try_write(f, 0));
+	ASSERT_EQ(0, try_write(g, 0));
+	ASSERT_OK(peer_munmap(&self->a, self->addr, self->len));
+	ASSERT_OK(PEER(&self->a, do_mshare, self->name, L(slot(8)), self->len,
+		       O_RDWR, 0));
+	PEER_SEND(&self->a, do_wait, NULL, L(f) + there, 0, 0);
+	WAIT_ASLEEP(self->a.pid, self->a.pid);
+	EXPECT_EQ(1, wake(f, 1));
+	EXPECT_EQ(0, peer_wait(&self->a));
+
+	/* From here to there, and from there on. */
+	PEER_SEND(&self->a, do_wait, NULL, L(f) + there, 0, 0);
+	WAIT_ASLEEP(self->a.pid, self->a.pid);
+	EXPECT_TRUE(WAIT_FOR(futex(f, FUTEX_CMP_REQUEUE, 0, (void *)1, g, 0) == 1, 60));
+	EXPECT_EQ(0, futex(f, FUTEX_WAKE, 1, NULL, NULL, 0));
+	EXPECT_EQ(1, futex(g, FUTEX_WAKE, 1, NULL, NULL, 0));
+	EXPECT_EQ(0, peer_wait(&self->a));
+	EXPECT_EQ(0, PEER(&self->a, do_wake, NULL, L(g) + there, 1, 0));
+}
+
 TEST_F(futex, who_is_attached_read_only_may_wait)
 {
 	int *untouched = word(self->p, 512), *f = word(self->p, HUGE + 64);
@@ -232,6 +259,39 @@ TEST_F(futex, who_is_attached_read_only_may_not_lock)
 		EXPECT_EQ(0, try_read(g));
 		/* Not there and there. */
 		EXPECT_EQ(0, try_write(f, 0));
+	}
+}
+
+/* A list of robust futexes with *a[0] on it; the caller holds it, it says. */
+static long do_claim(const struct request *rq)
+{
+	static struct robust_list_head head;
+	static struct robust_list entry;
+
+	entry.next = &head.list;
+	head.list.next = &entry;
+	head.futex_offset = rq->a[0] - L(&entry);
+	return syscall(SYS_set_robust_list, &head, sizeof(head));
+}
+
+/* Its exit changes nothing, and does not try to for ever. */
+TEST_F(futex, who_is_attached_read_only_dies_with_a_robust_one)
+{
+	int *f = word(self->p, 512);
+	int i, tid = self->ro.pid;
+
+	ASSERT_EQ(0, try_read(f));
+	__atomic_store_n(f, tid, __ATOMIC_SEQ_CST);
+	ASSERT_OK(PEER(&self->ro, do_claim, NULL, L(f)));
+	peer_stop(&self->ro);
+	EXPECT_EQ(tid, *f);
+	/* As it would be if it was allowed. */
+	for (i = 0; i < 2; i++) {
+		ASSERT_EQ(0, peer_start(&self->ro));
+		__atomic_store_n(f, self->ro.pid, __ATOMIC_SEQ_CST);
+		ASSERT_OK(PEER(&self->ro, do_claim, NULL, L(f)));
+		peer_stop(&self->ro);
+		EXPECT_EQ(FUTEX_OWNER_DIED, *f);
 	}
 }
 
@@ -530,6 +590,7 @@ FIXTURE(adopt)
 
 FIXTURE_SETUP(adopt)
 {
+	NOT_ELSEWHERE();
 	self->name = new_name();
 	self->addr = slot(0);
 	self->len = granule();
@@ -548,6 +609,7 @@ struct sleeper {
 	int *f, *g;
 	int op;
 	long val;
+	int seconds;		/* until it gives up, 0 for long */
 	pthread_t t;
 	atomic_int tid;
 	long ret;
@@ -560,7 +622,7 @@ static void *sleeper(void *arg)
 	struct timespec ts = { 60, 0 }, abs;
 
 	clock_gettime(CLOCK_MONOTONIC, &abs);
-	abs.tv_sec += 60;
+	abs.tv_sec += s->seconds ? : 60;
 	atomic_store(&s->tid, syscall(SYS_gettid));
 	if (s->op == -1) {
 		struct futex_waitv w[2] = {
@@ -585,9 +647,11 @@ static void *sleeper(void *arg)
 	return NULL;
 }
 
-static int sleeper_start(struct sleeper *s, int *f, int op, long val, int *g)
+static int sleeper_start_for(struct sleeper *s, int *f, int op, long val,
+			     int *g, int seconds)
 {
-	*s = (struct sleeper){ .f = f, .g = g, .op = op, .val = val };
+	*s = (struct sleeper){ .f = f, .g = g, .op = op, .val = val,
+			       .seconds = seconds };
 	if (pthread_create(&s->t, NULL, sleeper, s))
 		return -1;
 	if (!WAIT_FOR(atomic_load(&s->tid) && sleeps(getpid(), s->tid), 60))
@@ -595,6 +659,11 @@ static int sleeper_start(struct sleeper *s, int *f, int op, long val, int *g)
 	/* In the call is not yet asleep. */
 	usleep(20000);
 	return 0;
+}
+
+static int sleeper_start(struct sleeper *s, int *f, int op, long val, int *g)
+{
+	return sleeper_start_for(s, f, op, val, g, 0);
 }
 
 TEST_F(adopt, sleepers_are_woken_by_who_attaches)
@@ -728,6 +797,30 @@ TEST_F(adopt, waiters_that_are_to_be_requeued)
 		EXPECT_EQ(0, s[i].err);
 	}
 	EXPECT_EQ(0, *g);
+}
+
+/* Who gives up takes itself off the queue, wherever that is by now. */
+TEST_F(adopt, waiters_that_give_up)
+{
+	int *f = word(self->addr, 64), *g = word(self->addr, page() + 64);
+	struct sleeper s[4];
+	unsigned int i;
+
+	ASSERT_OK(futex(g, FUTEX_LOCK_PI, 0, NULL, NULL, 0));
+	ASSERT_EQ(0, sleeper_start_for(&s[0], f, FUTEX_WAIT_REQUEUE_PI, 0, g, 5));
+	ASSERT_EQ(1, futex(f, FUTEX_CMP_REQUEUE_PI, 1, (void *)0, g, 0));
+	ASSERT_EQ(0, sleeper_start_for(&s[1], f, FUTEX_WAIT_REQUEUE_PI, 0, g, 5));
+	ASSERT_EQ(0, sleeper_start_for(&s[2], f, FUTEX_WAIT_BITSET, 0, NULL, 5));
+	ASSERT_EQ(0, sleeper_start_for(&s[3], f + 1, -1, 0, f + 2, 5));
+	ASSERT_OK(create(self->name, self->addr, self->len));
+	for (i = 0; i < 4; i++) {
+		pthread_join(s[i].t, NULL);
+		EXPECT_EQ(-1, s[i].ret);
+		EXPECT_EQ(ETIMEDOUT, s[i].err);
+	}
+	EXPECT_EQ(0, futex(f, FUTEX_WAKE, 5, NULL, NULL, 0));
+	EXPECT_EQ(0, futex(f + 1, FUTEX_WAKE, 5, NULL, NULL, 0));
+	EXPECT_OK(futex(g, FUTEX_UNLOCK_PI, 0, NULL, NULL, 0));
 }
 
 struct worker {

@@ -688,6 +688,7 @@ TEST_F(plain, memory_becomes_a_region_under_direct_io)
 	struct writer w = { .fd = self->fd, .p = self->addr };
 	pthread_t t;
 
+	NOT_ELSEWHERE();
 	for (i = 0; i < rounds; i++) {
 		ASSERT_OK(map_anon(self->addr, N * page(), MAP_PRIVATE));
 		/* So that it takes its time. */

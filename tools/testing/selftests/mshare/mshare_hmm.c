@@ -466,6 +466,7 @@ TEST_F_TIMEOUT(hmm, attach_by_descriptor, SHORT_TIMEOUT)
 {
 	int fd;
 
+	NOT_ELSEWHERE();
 	NEED_DEVICE();
 	MIRROR(1);
 	fd = open(path_of(self->name), O_RDWR | O_CLOEXEC);
@@ -735,6 +736,68 @@ TEST_F_TIMEOUT(hmm, migration_of_several_mappings, SHORT_TIMEOUT)
 	EXPECT_EQ(0, PEER(&self->b, do_get, NULL, L(pg(self->addr, 11))));
 }
 
+/* Nothing that a device could have: it says so, and holds no lock. */
+TEST_F_TIMEOUT(hmm, migration_of_nothing, SHORT_TIMEOUT)
+{
+	NEED_DEVICE();
+	ONLY_ANON();
+	ASSERT_OK(munmap(pg(self->addr, 2), page()));
+	ASSERT_EQ(pg(self->addr, 3), map_anon(pg(self->addr, 3), page(),
+					      MAP_SHARED));
+	*(volatile long *)pg(self->addr, 3) = 1003;
+	EXPECT_GT(0, dev_range(0, HMM_DMIRROR_MIGRATE_TO_DEV, pg(self->addr, 2), 1));
+	ASSERT_OK(mprotect(pg(self->addr, 1), page(), PROT_READ));
+	EXPECT_GT(0, dev_range(0, HMM_DMIRROR_MIGRATE_TO_DEV, pg(self->addr, 3), 1));
+	ASSERT_OK(munmap(pg(self->addr, 4), page()));
+	EXPECT_EQ(1003, PEER_GET(&self->a, 0, pg(self->addr, 3)));
+}
+
+/* Reads until *a[1]; ends with what is not right. */
+static long do_get_all(const struct request *rq)
+{
+	int i;
+
+	while (!*(volatile long *)rq->a[1]) {
+		for (i = 0; i < NR; i++) {
+			long val = *(volatile long *)pg((void *)rq->a[0], i);
+
+			if (val != 1000 + i)
+				return val ? : -1;
+		}
+	}
+	return 0;
+}
+
+/* Processors want back what is on a device, as the process goes that has it. */
+TEST_F_TIMEOUT(hmm, whose_device_it_is_goes_at_any_moment, LONG_TIMEOUT)
+{
+	volatile long *stop;
+	long n = scaled(40);
+	struct peer c;
+	int i;
+
+	NEED_DEVICE();
+	ONLY_ANON();
+	stop = map_anon(pg(self->addr, NR), page(), MAP_SHARED);
+	ASSERT_EQ(pg(self->addr, NR), (void *)stop);
+	PEER_SEND(&self->a, do_get_all, NULL, L(self->addr), L(stop));
+	PEER_SEND(&self->b, do_get_all, NULL, L(self->addr), L(stop));
+	for (i = 0; i < n; i++) {
+		ASSERT_EQ(0, peer_start(&c));
+		ASSERT_EQ(0, PEER_OPEN(&c, 0));
+		(void)PEER_RANGE(&c, 0, HMM_DMIRROR_MIGRATE_TO_DEV, self->addr, NR);
+		if (i & 1)
+			PEER_SEND(&c, do_dev_range, NULL, 0,
+				  HMM_DMIRROR_MIGRATE_TO_DEV, L(self->addr), NR);
+		peer_stop(&c);
+	}
+	*stop = 1;
+	EXPECT_EQ(0, peer_wait(&self->a));
+	EXPECT_EQ(0, peer_wait(&self->b));
+	for (i = 0; i < NR; i++)
+		EXPECT_EQ(1000 + i, *(volatile long *)pg(self->addr, i));
+}
+
 /* What is mapped becomes the region's content, under a device's eyes. */
 TEST_F_TIMEOUT(hmm, adoption, SHORT_TIMEOUT)
 {
@@ -742,6 +805,7 @@ TEST_F_TIMEOUT(hmm, adoption, SHORT_TIMEOUT)
 	const char *name;
 	int i, rw;
 
+	NOT_ELSEWHERE();
 	NEED_DEVICE();
 	for (rw = 0; rw < 2; rw++) {
 		name = new_name();

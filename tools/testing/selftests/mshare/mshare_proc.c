@@ -618,6 +618,7 @@ TEST_F_TIMEOUT(proc, scan_finds_the_pages, SHORT_TIMEOUT)
 	/* At once, and with a limit. */
 	r = scan(getpid(), &arg, at(edge, -page()), at(edge, self->len + page()), vec, 64);
 	EXPECT_EQ(3, r);
+	EXPECT_EQ(L(at(edge, self->len + page())), (long)arg.walk_end);
 	arg.max_pages = 3;
 	r = scan(getpid(), &arg, at(edge, -page()), at(edge, self->len + page()), vec, 64);
 	EXPECT_EQ(2, r);
@@ -749,8 +750,42 @@ TEST_F_TIMEOUT(proc, a_part_shows_what_is_in_it, SHORT_TIMEOUT)
 	q.query_flags = PROCMAP_QUERY_COVERING_OR_NEXT_VMA;
 	ASSERT_OK(ioctl(fd, PROCMAP_QUERY, &q));
 	EXPECT_EQ(L(second), (long)q.vma_start);
-	close(fd);
+	/* The other half. */
 	ASSERT_OK(munmap(second, granule()));
+	ASSERT_OK(mshare(name, addr, granule(), O_RDWR, 0));
+	q.query_flags = 0;
+	q.query_addr = L(second) - page();
+	ASSERT_OK(ioctl(fd, PROCMAP_QUERY, &q));
+	EXPECT_EQ(L(second) - MB, q.vma_start);
+	EXPECT_EQ(L(second), (long)q.vma_end);
+	q.query_addr = L(second);
+	q.query_flags = PROCMAP_QUERY_COVERING_OR_NEXT_VMA;
+	EXPECT_ERR(ENOENT, ioctl(fd, PROCMAP_QUERY, &q));
+	EXPECT_EQ(1, scan(getpid(), &arg, addr, at(second, granule()), vec, 8));
+	EXPECT_EQ(L(second), (long)vec[0].end);
+	EXPECT_EQ(L(at(second, granule())), (long)arg.walk_end);
+	close(fd);
+	ASSERT_OK(munmap(addr, granule()));
+}
+
+/* Who splits by address has no business in a region. */
+TEST_F_TIMEOUT(proc, huge_pages_are_not_split_by_address, SHORT_TIMEOUT)
+{
+	const char *file = "/sys/kernel/debug/split_huge_pages";
+	char text[128];
+	long huge;
+
+	if (variant->mem != MEM_THP)
+		SKIP(return, "no huge pages");
+	NEED_MEM();
+	if (access(file, W_OK))
+		SKIP(return, "no %s", file);
+	huge = smaps(getpid(), self->addr, "AnonHugePages");
+	ASSERT_LT(0, huge);
+	snprintf(text, sizeof(text), "%d,0x%lx,0x%lx", self->a.pid, L(self->p),
+		 L(self->p + self->n * page()));
+	write_file(file, text);
+	EXPECT_EQ(huge, smaps(getpid(), self->addr, "AnonHugePages"));
 }
 
 TEST_F_TIMEOUT(proc, elsewhere_the_addresses_are_the_callers, SHORT_TIMEOUT)
@@ -1494,7 +1529,8 @@ FIXTURE_TEARDOWN(core)
 }
 
 /* A process that attaches, asks for its region to be dumped, and aborts. */
-static int dump(const char *name, void *addr, size_t len, int advice)
+static int dump_as(int oflag, const char *name, void *addr, size_t len,
+		   int advice)
 {
 	struct rlimit rl = { 256 * MB, 256 * MB };
 	int status = -1;
@@ -1503,7 +1539,7 @@ static int dump(const char *name, void *addr, size_t len, int advice)
 	child = fork_bound();
 	if (!child) {
 		/* Unless it is attached since the fork */
-		if ((mshare(name, NULL, 0, O_RDWR, 0) && errno != EBUSY) ||
+		if ((mshare(name, NULL, 0, oflag, 0) && errno != EBUSY) ||
 		    (advice && madvise(addr, len, advice)))
 			_exit(1);
 		/* No file mapping of its own, shared or private. */
@@ -1515,6 +1551,11 @@ static int dump(const char *name, void *addr, size_t len, int advice)
 	}
 	waitpid(child, &status, 0);
 	return status;
+}
+
+static int dump(const char *name, void *addr, size_t len, int advice)
+{
+	return dump_as(O_RDWR, name, addr, len, advice);
 }
 
 struct elf {
@@ -1648,6 +1689,26 @@ TEST_F_TIMEOUT(core, has_it_when_asked_to, SHORT_TIMEOUT)
 	close(fd);
 	/* The region is what it was. */
 	EXPECT_EQ(12, try_read(anon + 2 * page()));
+}
+
+TEST_F_TIMEOUT(core, of_who_may_only_read, SHORT_TIMEOUT)
+{
+	char *anon = at(self->addr, OFF);
+	struct elf elf;
+	int status;
+
+	NEED_CORE();
+	ASSERT_EQ(anon, peer_mmap(&self->a, anon, page(), RW, MAP_PRIVATE |
+				  MAP_ANONYMOUS | MAP_FIXED, -1, 0));
+	ASSERT_EQ(0, peer_write(&self->a, anon, 7));
+	status = dump_as(O_RDONLY, self->name, self->addr, self->len,
+			 MADV_DODUMP);
+	ASSERT_TRUE(WIFSIGNALED(status) && WCOREDUMP(status));
+	ASSERT_TRUE(elf_open(&elf, self->core));
+	EXPECT_EQ(7, elf_byte(&elf, anon));
+	ASSERT_NE(NULL, elf_find(&elf, anon));
+	EXPECT_EQ(PF_R, L(elf_find(&elf, anon)->p_flags));
+	close(elf.fd);
 }
 
 /* Terabytes of which next to nothing is there: the dump must come to an end. */

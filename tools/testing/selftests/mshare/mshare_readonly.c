@@ -120,6 +120,8 @@ TEST_F(ro, stores_are_refused_by_sigsegv)
 	/* Where nothing is mapped it is as for everyone. */
 	EXPECT_EQ(SIGBUS, fault_sig(peer_read(&self->reader,
 					      at(self->addr, 128 * page()))));
+	EXPECT_EQ(SIGBUS, fault_sig(peer_write(&self->reader,
+					       at(self->addr, 128 * page()), 9)));
 }
 
 /* mprotect() by a writer gives the reader nothing. */

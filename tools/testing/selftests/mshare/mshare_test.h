@@ -144,6 +144,12 @@ static size_t granule(void);
  */
 #define ELSEWHERE	(8UL << 40)
 
+/* For what is about where a region is: to adopt, say. */
+#define NOT_ELSEWHERE() do {						\
+	if (getenv("MSHARE_TEST_ELSEWHERE"))				\
+		SKIP(return, "it is about the region's own address");	\
+} while (0)
+
 static __maybe_unused int mshare_elsewhere(const char *name, unsigned long addr,
 					   size_t len, int oflag, mode_t mode)
 {
