@@ -763,11 +763,6 @@ int mshare_mmap(struct file *file, struct vm_area_struct *vma)
 	if (mshare_find_region(vma->vm_mm, region))
 		return -EBUSY;
 
-	/* What it could execute others can write, whatever it was granted. */
-	if ((vma->vm_flags & VM_EXEC) &&
-	    test_bit(MMF_HAS_MDWE, &vma->vm_mm->flags))
-		return -EACCES;
-
 	/* What was asked for and granted, and never more than that. */
 	if (vma->vm_flags & VM_WRITE)
 		prot |= PROT_WRITE;

@@ -30,11 +30,13 @@ need() { command -v "$1" >/dev/null 2>&1 || die "$1 is missing: run make setup";
 
 # The cleanup of a script: functions and files that must not outlive it.
 temporary=()
-child=
+child='' others=()
 at_exit() {
 	local status=$? pid
 	trap '' INT TERM HUP
-	for pid in $child $(jobs -rp); do
+	for pid in $child "${others[@]}"; do
+		# One that has ended may have left its number to somebody else.
+		grep -q "^PPid:[[:space:]]*$$\$" "/proc/$pid/status" 2>/dev/null || continue
 		kill -TERM -- "-$pid" 2>/dev/null || :
 		wait "$pid" 2>/dev/null || :
 	done
@@ -72,6 +74,7 @@ run() {
 beside() {
 	set -m
 	"$@" </dev/null 8>&- 9>&- &
+	others+=("$!")
 	set +m
 }
 

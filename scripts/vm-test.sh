@@ -46,9 +46,10 @@ expect() { # NAME STATUS OUT-REGEX ERR-REGEX
 
 # Processes that the run left behind, of those that have our log open
 left() {
-	local process
+	local process comm
 	for process in /proc/[0-9]*; do
-		[[ $(cat "$process/comm" 2>/dev/null) == qemu-system* ]] || continue
+		{ read -r comm <"$process/comm"; } 2>/dev/null || continue
+		[[ $comm == qemu-system* ]] || continue
 		readlink "$process/fd/4" 2>/dev/null | grep -F "$tmp/" && return 0
 	done
 	return 1

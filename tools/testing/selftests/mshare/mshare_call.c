@@ -781,6 +781,14 @@ static long do_bind_alone(const struct request *rq)
 		err = -1002;
 	else if (!name_exists(rq->s))
 		err = -1003;
+	/* Without its name it is nobody's, and in the way of a new one. */
+	else if (rq->a[1] && mshare_unlink(rq->s))
+		err = -1004;
+	else if (rq->a[1] && (!mshare(target, NULL, 0, O_RDWR, 0) || errno != ENOENT))
+		err = -1005;
+	else if (rq->a[1] && (!mshare(target, (void *)rq->a[0], granule(),
+				      O_RDWR | O_CREAT, 0600) || errno != EBUSY))
+		err = -1006;
 	umount(target);
 unlink:
 	unlink(target);
@@ -794,9 +802,12 @@ TEST_F(call, a_file_mounted_alone_is_attached_and_not_removed)
 	ASSERT_OK(create(self->name, self->addr, self->len));
 	ASSERT_OK(map_anon(p, page(), MAP_PRIVATE));
 	ASSERT_OK(munmap(self->addr, self->len));
-	EXPECT_EQ(0, PEER(&self->a, do_bind_alone, self->name, L(p)));
+	EXPECT_EQ(0, PEER(&self->a, do_bind_alone, self->name, L(p), 0));
 	ASSERT_OK(mshare(self->name, NULL, 0, O_RDWR, 0));
 	EXPECT_EQ(3, try_read(p));
+	ASSERT_OK(munmap(self->addr, self->len));
+	EXPECT_EQ(0, PEER(&self->a, do_bind_alone, self->name, L(p), 1));
+	EXPECT_FALSE(name_exists(self->name));
 }
 
 #ifdef SYS_landlock_create_ruleset
@@ -902,7 +913,7 @@ static long do_map_code(const struct request *rq)
 {
 	int fd = open(rq->s, O_RDONLY), err;
 	void *p = mmap((void *)rq->a[0], rq->a[1], PROT_READ | PROT_EXEC,
-		       MAP_SHARED, fd, 0);
+		       rq->a[2], fd, 0);
 
 	err = errno;
 	close(fd);
@@ -928,9 +939,16 @@ TEST_F(call, a_process_under_mdwe_never_gets_executable_memory)
 	/* Nor by the other way. */
 	ASSERT_OK(peer_unlink(&self->a, self->name));
 	EXPECT_ERR(EACCES, PEER(&self->a, do_map_code, path_of(self->name),
-				L(self->addr), L(self->len)));
+				L(self->addr), L(self->len), MAP_SHARED));
+	ASSERT_OK(peer_mmap(&self->a, self->addr, page(), PROT_READ | PROT_WRITE,
+			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0));
+	ASSERT_EQ(0, peer_write(&self->a, self->addr, 5));
+	EXPECT_ERR(EACCES, PEER(&self->a, do_map_code, path_of(self->name),
+				L(self->addr), L(self->len),
+				MAP_SHARED | MAP_FIXED));
+	EXPECT_EQ(5, peer_read(&self->a, self->addr));
 	ASSERT_OK(PEER(&self->b, do_map_code, path_of(self->name),
-		       L(self->addr), L(self->len)));
+		       L(self->addr), L(self->len), MAP_SHARED));
 	EXPECT_EQ(42, PEER(&self->b, do_exec, NULL, L(self->addr)));
 }
 #endif

@@ -633,7 +633,7 @@ TEST_F_TIMEOUT(proc, scan_goes_on_where_it_stopped, SHORT_TIMEOUT)
 {
 	size_t n = 2048, i;
 	long bad = 0;
-	struct page_region *vec = calloc(n, sizeof(*vec));
+	struct page_region *vec = calloc(n + 1, sizeof(*vec));
 	struct pm_scan_arg arg = { .category_mask = PAGE_IS_PRESENT,
 				   .return_mask = PAGE_IS_PRESENT };
 	char *p = at(self->addr, 4 * GB);
@@ -647,6 +647,16 @@ TEST_F_TIMEOUT(proc, scan_goes_on_where_it_stopped, SHORT_TIMEOUT)
 		bad += vec[i].start != (unsigned long)p + 2 * i * page() ||
 		       vec[i].end != vec[i].start + page();
 	EXPECT_EQ(0, bad);
+	EXPECT_EQ(L(self->addr) + self->len, arg.walk_end);
+
+	/* So it is outside. */
+	p = mmap(NULL, (2 * n + 1) * page(), RW, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, p);
+	for (i = 0; i < n; i++)
+		p[2 * i * page()] = 1;
+	EXPECT_EQ((int)n, scan(getpid(), &arg, p, p + (2 * n + 1) * page(), vec, n + 1));
+	EXPECT_EQ(L(p + (2 * n + 1) * page()), (long)arg.walk_end);
+	munmap(p, (2 * n + 1) * page());
 	free(vec);
 }
 
