@@ -915,6 +915,7 @@ TEST_F_TIMEOUT(hmm, races, LONG_TIMEOUT)
 	long n = scaled(ROUNDS);
 	int how;
 
+	LONG_ON_DEBUG(!variant->early);
 	NEED_DEVICE();
 	ONLY_ANON();
 	ASSERT_EQ(0, peer_start(&c));
@@ -954,6 +955,7 @@ TEST_F_TIMEOUT(hmm, first_subscription_while_region_changes, LONG_TIMEOUT)
 	struct peer c;
 	int i;
 
+	LONG_ON_DEBUG(!variant->early);
 	NEED_DEVICE();
 	ONLY_ANON();
 	ASSERT_EQ(big, mmap(big, 8 * MB, RW, MAP_FIXED | MAP_PRIVATE |
@@ -992,6 +994,7 @@ TEST_F_TIMEOUT(hmm, mirrors_come_and_go_however_much_changes, LONG_TIMEOUT)
 	long val;
 	int i;
 
+	LONG_ON_DEBUG(!variant->early);
 	NEED_DEVICE();
 	ONLY_ANON();
 	for (i = 0; i < NR_DROPPERS; i++) {

@@ -137,6 +137,7 @@ TEST_F_TIMEOUT(swap, contents_survive, SHORT_TIMEOUT)
 {
 	unsigned long seed;
 
+	LONG_ON_DEBUG(variant->kind == ANON_PRIVATE || variant->kind == MEMFD);
 	NEED_SWAP();
 	for (seed = 1; seed <= 3; seed++) {
 		fill(self->addr, seed);
@@ -214,6 +215,7 @@ TEST_F_TIMEOUT(swap, swapoff_races_with_faults, LONG_TIMEOUT)
 	struct peer off;
 	int i;
 
+	LONG_ON_DEBUG(variant->kind == ANON_PRIVATE || variant->kind == MEMFD);
 	NEED_SWAP();
 	ASSERT_EQ(0, peer_start(&off));
 	fill(self->addr, 7);
@@ -352,6 +354,7 @@ TEST_F_TIMEOUT(swap, many_processes_fault_it_in_at_once, LONG_TIMEOUT)
 	long rounds = scaled(3), r;
 	int i;
 
+	LONG_ON_DEBUG(variant->kind == ANON_PRIVATE || variant->kind == MEMFD);
 	NEED_SWAP();
 	for (i = 0; i < 16; i++) {
 		ASSERT_EQ(0, peer_start(&p[i]));

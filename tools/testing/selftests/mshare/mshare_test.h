@@ -310,6 +310,12 @@ static __maybe_unused bool debug_kernel(void)
 	return !access("/proc/lockdep", F_OK);
 }
 
+/* Where everything takes ten times as long, what takes long is tried in one way. */
+#define LONG_ON_DEBUG(_needed) do {					\
+	if (debug_kernel() && !(_needed))				\
+		SKIP(return, "takes long on a debugging kernel, where another variant does it"); \
+} while (0)
+
 /*
  * Slab memory in kB; nothing on a debug kernel, where KASAN keeps what was
  * freed and kmemleak looks for what was not.
