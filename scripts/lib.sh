@@ -35,8 +35,9 @@ at_exit() {
 	local status=$? pid
 	trap '' INT TERM HUP
 	for pid in $child "${others[@]}"; do
-		# One that has ended may have left its number to somebody else.
-		grep -q "^PPid:[[:space:]]*$$\$" "/proc/$pid/status" 2>/dev/null || continue
+		# One of the others that has ended may have left its number to somebody.
+		[ "$pid" = "$child" ] ||
+			grep -q "^PPid:[[:space:]]*$$\$" "/proc/$pid/status" 2>/dev/null || continue
 		kill -TERM -- "-$pid" 2>/dev/null || :
 		wait "$pid" 2>/dev/null || :
 	done

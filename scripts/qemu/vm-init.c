@@ -561,7 +561,7 @@ static int run(void)
 /*
  * Leaks, when the kernel looks for them. It reports what it found unreferenced
  * in two scans and what is older than five seconds. The report goes into the
- * kernel log, where scripts/vm-run finds it like any other.
+ * kernel log, where vm-run finds it like any other.
  */
 static void check_leaks(void)
 {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What scripts/vm-run (on the host) and scripts/vm-init (PID 1 in the guest)
+ * What vm-run (on the host) and vm-init (PID 1 in the guest)
  * say to each other over one virtio-serial port: a stream of frames, each a
  * header and @len bytes.
  *
