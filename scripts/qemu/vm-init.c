@@ -8,6 +8,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/kvm.h>
 #include <net/if.h>
 #include <poll.h>
 #include <signal.h>
@@ -393,6 +394,24 @@ static void loopback_up(void)
 }
 
 /*
+ * The kernel patches its scheduler when the first virtual machine is made and when
+ * the last one goes, which is what an emulated machine with several processors
+ * does not always survive: see scripts/vm. So there is one from the start to the end.
+ */
+static void keep_virtual_machine(void)
+{
+	int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+	int vm;
+
+	if (fd < 0)
+		return;
+	vm = ioctl(fd, KVM_CREATE_VM, 0);
+	if (vm < 0 || ioctl(vm, KVM_CREATE_VCPU, 0) < 0)
+		log_line("no virtual machine of our own");
+	close(fd);
+}
+
+/*
  * scripts/vm has the kernel boot on one processor where it is emulated; see
  * there. The others join now.
  */
@@ -425,6 +444,8 @@ static void setup(void)
 	uncover_cwd();
 	switch_root();
 
+	if (!access("/sys/devices/system/cpu/cpu1", F_OK))
+		keep_virtual_machine();
 	start_cpus();
 	loopback_up();
 	if (sethostname("mshare-vm", strlen("mshare-vm")))

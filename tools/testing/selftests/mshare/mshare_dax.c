@@ -106,26 +106,34 @@ FIXTURE_TEARDOWN(dax)
 		SKIP(return, "%s", self->why);				\
 } while (0)
 
+/* Whether huge pages are mapped as such outside of regions. */
+static bool has_units(int fd, size_t unit, int flags)
+{
+	long faults;
+	void *own;
+
+	if (unit == 4096)
+		return true;
+	own = mmap(slot(4), unit, RW, flags | MAP_FIXED, fd, 0);
+	if (own == MAP_FAILED)
+		return false;
+	faults = minflt();
+	for (size_t i = 0; i < unit; i += 4096)
+		try_write(at(own, i), 0);
+	faults = minflt() - faults;
+	munmap(own, unit);
+	return faults <= 100;
+}
+
 TEST_F(dax, all_see_the_same)
 {
 	size_t unit = variant->unit;
 	unsigned char c;
 	long faults;
-	void *own;
 
 	NEED_DAX();
-	if (unit > 4096) {
-		own = mmap(slot(4), unit, RW, variant->flags | MAP_FIXED, self->fd, 0);
-		ASSERT_NE(MAP_FAILED, own);
-		faults = minflt();
-		for (size_t i = 0; i < unit; i += 4096) {
-			EXPECT_EQ(0, try_write(at(own, i), 0));
-		}
-		faults = minflt() - faults;
-		munmap(own, unit);
-		if (faults > 100)
-			SKIP(return, "no huge pages of DAX here");
-	}
+	if (!has_units(self->fd, unit, variant->flags))
+		SKIP(return, "no huge pages of DAX here");
 	ASSERT_EQ(self->addr, mmap(self->addr, UNITS * unit, RW, variant->flags |
 				   MAP_FIXED, self->fd, 0));
 	for (int i = 0; i < UNITS; i++) {
@@ -225,6 +233,42 @@ TEST_F(dax, what_is_written_back_is_noticed_when_written_again)
 		EXPECT_EQ(30 + i, peer_read(&self->b, self->addr));
 		EXPECT_EQ(40 + i, peer_read(&self->a, at(self->addr, unit)));
 	}
+}
+
+static long do_madvise(const struct request *rq)
+{
+	return madvise((void *)rq->a[0], rq->a[1], rq->a[2]);
+}
+
+/* Whoever is attached is told of a page that fails. */
+TEST_F(dax, a_page_fails)
+{
+	int lsb = __builtin_ctzl(variant->unit), i;
+	void *bad = at(self->addr, variant->unit);
+
+	NEED_DAX();
+	if (variant->flags == MAP_PRIVATE)
+		SKIP(return, "what is written is ordinary memory");
+	if (madvise(self->addr, 0, MADV_HWPOISON))
+		SKIP(return, "no CONFIG_MEMORY_FAILURE");
+	if (!has_units(self->fd, variant->unit, variant->flags))
+		SKIP(return, "no huge pages of DAX here");
+	ASSERT_EQ(self->addr, mmap(self->addr, UNITS * variant->unit, RW,
+				   variant->flags | MAP_FIXED, self->fd, 0));
+	ASSERT_OK(PEER(&self->a, do_handle, NULL, PR_MCE_KILL_LATE));
+	ASSERT_OK(PEER(&self->b, do_handle, NULL, PR_MCE_KILL_EARLY));
+	for (i = 0; i < UNITS; i++)
+		EXPECT_EQ(0, try_write(at(self->addr, i * variant->unit), 50 + i));
+	EXPECT_EQ(0, PEER(&self->a, do_madvise, NULL, L(bad), 4096, MADV_HWPOISON));
+	EXPECT_EQ(1, SEEN(&self->a, 0));
+	EXPECT_EQ(BUS_MCEERR_AR, SEEN(&self->a, 1));
+	EXPECT_EQ(L(bad), SEEN(&self->a, 2));
+	EXPECT_EQ(lsb, SEEN(&self->a, 3));
+	EXPECT_TRUE(WAIT_FOR(SEEN(&self->b, 0) == 1, 10));
+	EXPECT_EQ(BUS_MCEERR_AO, SEEN(&self->b, 1));
+	EXPECT_EQ(L(bad), SEEN(&self->b, 2));
+	EXPECT_EQ(50, peer_read(&self->b, self->addr));
+	EXPECT_EQ(52, peer_read(&self->b, at(bad, variant->unit)));
 }
 
 TEST_F(dax, a_mapping_by_hint_is_aligned_for_huge_pages)

@@ -355,6 +355,18 @@ static __maybe_unused const char *kind_init(struct kind_data *k, enum kind kind)
 	k->kind = kind;
 	k->fd = -1;
 	switch (kind) {
+	case TMPFS_SHARED:
+	case EXT4_PRIVATE:
+	case OVERLAY_PRIVATE:
+	case ZERO_SHARED:
+	case ZERO_PRIVATE:
+		if (debug_kernel())
+			return MUCH_LIKE_ANOTHER;
+		break;
+	default:
+		break;
+	}
+	switch (kind) {
 	case ANON_PRIVATE:
 	case TMPFS_PRIVATE:
 	case EXT4_PRIVATE:
@@ -437,6 +449,139 @@ static __maybe_unused void *kind_map(const struct kind_data *k, void *addr,
 				     size_t len, int prot, int extra, off_t off)
 {
 	return mmap(addr, len, prot, k->flags | extra, k->fd, k->file ? off : 0);
+}
+
+/*
+ * Failing memory. The last signal about it that this process got, and how many.
+ */
+
+#ifndef MADV_HWPOISON
+#define MADV_HWPOISON	100
+#endif
+#ifndef BUS_MCEERR_AR
+#define BUS_MCEERR_AR		4
+#endif
+#ifndef BUS_MCEERR_AO
+#define BUS_MCEERR_AO		5
+#endif
+
+static volatile struct {
+	int nr, code, lsb;
+	void *addr;
+} seen;
+
+static __maybe_unused void on_sigbus(int sig, siginfo_t *si, void *ctx)
+{
+	if (probing) {
+		probe_handler(sig, si, ctx);
+		return;
+	}
+	seen.nr++;
+	seen.code = si->si_code;
+	seen.addr = si->si_addr;
+	seen.lsb = si->si_addr_lsb;
+}
+
+/* PR_MCE_KILL_EARLY or PR_MCE_KILL_LATE */
+static __maybe_unused long do_handle(const struct request *rq)
+{
+	struct sigaction sa = { .sa_sigaction = on_sigbus,
+				.sa_flags = SA_SIGINFO | SA_NODEFER |
+					    SA_RESTART };
+
+	memset((void *)&seen, 0, sizeof(seen));
+	if (sigaction(SIGBUS, &sa, NULL))
+		return -1;
+	return prctl(PR_MCE_KILL, PR_MCE_KILL_SET, rq->a[0], 0, 0);
+}
+
+static __maybe_unused long do_seen(const struct request *rq)
+{
+	switch (rq->a[0]) {
+	case 0:
+		return seen.nr;
+	case 1:
+		return seen.code;
+	case 2:
+		return L(seen.addr);
+	default:
+		return seen.lsb;
+	}
+}
+
+#define SEEN(_p, _i)	PEER(_p, do_seen, NULL, _i)
+
+/*
+ * Puts pages on their lists that processors keep in batches until then. Only what is on
+ * a list is reclaimed, or can be idle. This migrates nothing; compaction would fill
+ * the batches again.
+ */
+static __maybe_unused void empty_lru_batches(void)
+{
+	unsigned long node = 1;
+
+	syscall(SYS_migrate_pages, 0, 8 * sizeof(node), &node, &node);
+}
+
+/*
+ * Change for those who mirror a region. Page @i has 1000 + @i, or nothing; what is
+ * freed is filled with POISON by somebody else, and nobody must see that.
+ */
+
+#ifndef MADV_PAGEOUT
+#define MADV_PAGEOUT	21
+#endif
+
+#define CHANGE_PAGES	16
+#define POISON		0x6b6b6b6b6b6b6b6bL
+
+/* In as many rounds as said. */
+static __maybe_unused long do_change_mirrored(const struct request *rq)
+{
+	void *addr = (void *)rq->a[0], *other;
+	size_t len = CHANGE_PAGES * page();
+	size_t i, rounds = rq->a[1], off;
+
+	for (i = 0; i < rounds; i++) {
+		switch (i % 4) {
+		case 0:
+			madvise(addr, len, MADV_DONTNEED);
+			break;
+		case 1:
+			munmap(addr, len);
+			break;
+		case 2:
+			mprotect(addr, len, PROT_READ);
+			break;
+		case 3:
+			madvise(addr, len, MADV_PAGEOUT);
+			break;
+		}
+		other = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE |
+			     MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+		if (other == MAP_FAILED)
+			return -errno;
+		for (off = 0; off < len; off += page())
+			*(volatile long *)at(other, off) = POISON;
+		if (map_anon(addr, len, MAP_PRIVATE) != addr)
+			return -errno;
+		for (off = 0; off < len; off += page())
+			*(volatile long *)at(addr, off) = 1000 + off / page();
+		munmap(other, len);
+	}
+	return 0;
+}
+
+/* Something is being invalidated most of the time. */
+static __maybe_unused long do_toggle(const struct request *rq)
+{
+	void *addr = (void *)rq->a[0];
+	int i;
+
+	for (i = 0; i < rq->a[2]; i++)
+		if (mprotect(addr, rq->a[1], i & 1 ? PROT_READ | PROT_WRITE : PROT_READ))
+			return -errno;
+	return 0;
 }
 
 #endif /* MSHARE_ENV_H */

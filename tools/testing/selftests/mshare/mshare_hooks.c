@@ -295,6 +295,97 @@ TEST_F_TIMEOUT(hooks, ksm_leaves_the_contents_alone, SHORT_TIMEOUT)
 	peer_stop(&child);
 }
 
+#define DAMON	"/sys/kernel/mm/damon/admin/kdamonds/"
+
+static bool damon_write(const char *file, unsigned long val)
+{
+	char path[256], text[32];
+
+	snprintf(path, sizeof(path), DAMON "%s", file);
+	snprintf(text, sizeof(text), "%lu", val);
+	return !write_file(path, text);
+}
+
+/* Has what a process does not use paged out, of two ranges. */
+static bool damon_pageout(pid_t pid, void *a, void *b, size_t len)
+{
+#define C "0/contexts/0/"
+	return damon_write("nr_kdamonds", 1) &&
+	       damon_write("0/contexts/nr_contexts", 1) &&
+	       !write_file(DAMON C "operations", "fvaddr") &&
+	       damon_write(C "monitoring_attrs/intervals/sample_us", 5000) &&
+	       damon_write(C "monitoring_attrs/intervals/aggr_us", 50000) &&
+	       damon_write(C "targets/nr_targets", 1) &&
+	       damon_write(C "targets/0/pid_target", pid) &&
+	       damon_write(C "targets/0/regions/nr_regions", 2) &&
+	       damon_write(C "targets/0/regions/0/start", L(a)) &&
+	       damon_write(C "targets/0/regions/0/end", L(a) + len) &&
+	       damon_write(C "targets/0/regions/1/start", L(b)) &&
+	       damon_write(C "targets/0/regions/1/end", L(b) + len) &&
+	       damon_write(C "schemes/nr_schemes", 1) &&
+	       !write_file(DAMON C "schemes/0/action", "pageout") &&
+	       damon_write(C "schemes/0/access_pattern/sz/max", ~0UL) &&
+	       damon_write(C "schemes/0/access_pattern/nr_accesses/max", 0) &&
+	       damon_write(C "schemes/0/access_pattern/age/max", 1000000) &&
+	       !write_file(DAMON "0/state", "on");
+#undef C
+}
+
+#define KPF_IDLE	25
+
+/* Pages of the range that are there, and of these those with the flag KPF_IDLE. */
+static void count_pages(void *p, size_t n, int *there, int *idle)
+{
+	int fd = open("/proc/kpageflags", O_RDONLY | O_CLOEXEC);
+	unsigned long flags;
+	size_t i;
+	long pfn;
+
+	*there = *idle = 0;
+	for (i = 0; i < n; i++) {
+		pfn = pfn_of(at(p, i * page()));
+		if (!pfn)
+			continue;
+		++*there;
+		if (pread(fd, &flags, 8, pfn * 8) == 8)
+			*idle += flags >> KPF_IDLE & 1;
+	}
+	close(fd);
+}
+
+/* It does not see who else uses a region. */
+TEST_F_TIMEOUT(hooks, damon_leaves_regions_alone, SHORT_TIMEOUT)
+{
+	struct zram zram = { .id = -1 };
+	void *own = slot(8);
+	int there, idle;
+	const char *why;
+	bool done;
+
+	if (access(DAMON "nr_kdamonds", W_OK))
+		SKIP(return, "no CONFIG_DAMON_SYSFS");
+	why = zram_swapon(&zram, 64 * MB);
+	if (why) {
+		zram_end(&zram);
+		SKIP(return, "%s", why);
+	}
+	ASSERT_OK(map_anon(own, N * page(), MAP_PRIVATE));
+	memset(own, 1, N * page());
+	EXPECT_TRUE(damon_pageout(getpid(), self->p, own, N * page()));
+	done = WAIT_FOR((count_pages(own, N, &there, &idle), there < (int)N / 4), 60);
+	EXPECT_TRUE(done) {
+		TH_LOG("DAMON pages nothing out here, either");
+	}
+	count_pages(self->p, N, &there, &idle);
+	EXPECT_EQ((int)N, there);
+	EXPECT_EQ(0, idle);
+	EXPECT_OK(write_file(DAMON "0/state", "off"));
+	damon_write("nr_kdamonds", 0);
+	EXPECT_INTACT();
+	munmap(own, N * page());
+	zram_end(&zram);
+}
+
 static bool file_has(const char *path, const unsigned char *what, size_t n)
 {
 	bool found = false;

@@ -61,6 +61,7 @@ static long huge_rsvd(void)
 
 FIXTURE_SETUP(hugetlb)
 {
+	NOT_ON_DEBUG(variant->kind == HUGE_ANON_SHARED || variant->kind == HUGE_MEMFD);
 	self->name = new_name();
 	self->addr = slot(0);
 	self->len = granule();

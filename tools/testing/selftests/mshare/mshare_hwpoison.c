@@ -13,65 +13,9 @@
 #define THP	100
 #define HUGETLB	101
 
-#ifndef MADV_HWPOISON
-#define MADV_HWPOISON		100
-#endif
 #ifndef MADV_SOFT_OFFLINE
 #define MADV_SOFT_OFFLINE	101
 #endif
-#ifndef BUS_MCEERR_AR
-#define BUS_MCEERR_AR		4
-#endif
-#ifndef BUS_MCEERR_AO
-#define BUS_MCEERR_AO		5
-#endif
-
-/* The last signal about failed memory that this process got, and how many. */
-static volatile struct {
-	int nr, code, lsb;
-	void *addr;
-} seen;
-
-static void on_sigbus(int sig, siginfo_t *si, void *ctx)
-{
-	if (probing) {
-		probe_handler(sig, si, ctx);
-		return;
-	}
-	seen.nr++;
-	seen.code = si->si_code;
-	seen.addr = si->si_addr;
-	seen.lsb = si->si_addr_lsb;
-}
-
-static long do_handle(const struct request *rq)
-{
-	struct sigaction sa = { .sa_sigaction = on_sigbus,
-				.sa_flags = SA_SIGINFO | SA_NODEFER |
-					    SA_RESTART };
-
-	memset((void *)&seen, 0, sizeof(seen));
-	if (sigaction(SIGBUS, &sa, NULL))
-		return -1;
-	return prctl(PR_MCE_KILL, PR_MCE_KILL_SET, rq->a[0], 0, 0);
-}
-
-static long do_seen(const struct request *rq)
-{
-	switch (rq->a[0]) {
-	case 0:
-		return seen.nr;
-	case 1:
-		return seen.code;
-	case 2:
-		return L(seen.addr);
-	default:
-		return seen.lsb;
-	}
-}
-
-#define SEEN(_p, _i)	PEER(_p, do_seen, NULL, _i)
-
 static long do_madvise(const struct request *rq)
 {
 	return madvise((void *)rq->a[0], rq->a[1], rq->a[2]);
@@ -225,16 +169,63 @@ TEST_F(hwpoison, a_page_fails)
 	EXPECT_EQ(43, peer_read(&self->ro, bad));
 }
 
+/* A page of KSM's is one page at two addresses. */
+TEST_F(hwpoison, a_merged_page_fails)
+{
+	struct setting run, scan, nap;
+	void *two[] = { self->p, at(self->p, page()) };
+	int i;
+
+	if (variant->kind != ANON_PRIVATE)
+		SKIP(return, "only private anonymous memory is merged");
+	if (setting_set(&run, "/sys/kernel/mm/ksm/run", "1"))
+		SKIP(return, "no CONFIG_KSM");
+	setting_set(&nap, "/sys/kernel/mm/ksm/sleep_millisecs", "1");
+	setting_set(&scan, "/sys/kernel/mm/ksm/pages_to_scan", "1000");
+	for (i = 0; i < 2; i++)
+		memset(two[i], 0x77, page());
+	ASSERT_OK(madvise(self->p, 2 * page(), MADV_MERGEABLE));
+	EXPECT_TRUE(WAIT_FOR(pfn_of(two[0]) && pfn_of(two[0]) == pfn_of(two[1]), 60));
+	/* Waits until the one page is known to be at both addresses. */
+	EXPECT_OK(write_file(run.path, "0"));
+	EXPECT_EQ(0, PEER(&self->a, do_madvise, NULL, L(two[1]), page(),
+			  MADV_HWPOISON));
+	EXPECT_EQ(1, SEEN(&self->a, 0));
+	EXPECT_EQ(BUS_MCEERR_AR, SEEN(&self->a, 1));
+	EXPECT_TRUE(SEEN(&self->a, 2) == L(two[0]) || SEEN(&self->a, 2) == L(two[1]));
+	EXPECT_TRUE(WAIT_FOR(SEEN(&self->early, 0) == 1, 10));
+	EXPECT_EQ(BUS_MCEERR_AO, SEEN(&self->early, 1));
+	EXPECT_TRUE(SEEN(&self->early, 2) == L(two[0]) ||
+		    SEEN(&self->early, 2) == L(two[1]));
+	EXPECT_TRUE(WAIT_FOR(SEEN(&self->ro, 0) == 1, 10));
+	EXPECT_EQ(0, SEEN(&self->out, 0));
+	for (i = 0; i < 2; i++) {
+		EXPECT_EQ(FAULT(SIGBUS, BUS_MCEERR_AR), try_read(two[i]));
+		EXPECT_EQ(FAULT(SIGBUS, BUS_MCEERR_AR), peer_read(&self->ro, two[i]));
+	}
+	EXPECT_EQ(2, peer_read(&self->ro, at(self->p, 2 * page())));
+	/* KSM would count that page, and merge others with it: it does not look. */
+	EXPECT_OK(write_file(run.path, "2"));
+	setting_restore(&run);
+	setting_restore(&nap);
+	setting_restore(&scan);
+}
+
+static long do_wrong(const struct request *rq)
+{
+	long bad = 0;
+	size_t i;
+
+	for (i = 0; i < LENGTH; i += page())
+		bad += try_read((void *)(rq->a[0] + i)) != (long)(i / page() & 0xff);
+	return bad;
+}
+
 TEST_F(hwpoison, soft_offline)
 {
-	long i, bad = 0;
-
 	ASSERT_OK(PEER(&self->a, do_madvise, NULL, L(self->p), 3 * page(),
 		       MADV_SOFT_OFFLINE));
-	for (i = 0; i < L(LENGTH); i += page())
-		bad += peer_read(&self->ro, at(self->p, i)) !=
-			(long)(i / page() & 0xff);
-	EXPECT_EQ(0, bad);
+	EXPECT_EQ(0, PEER(&self->ro, do_wrong, NULL, L(self->p)));
 	EXPECT_EQ(0, try_write(self->p, 9));
 	EXPECT_EQ(9, peer_read(&self->early, self->p));
 	EXPECT_EQ(0, SEEN(&self->early, 0));

@@ -146,6 +146,7 @@ FIXTURE_VARIANT_ADD(locked, tmpfs_private) { .kind = TMPFS_PRIVATE };
 
 FIXTURE_SETUP(locked)
 {
+	NOT_ON_DEBUG(variant->kind == ANON_SHARED);
 	self->name = new_name();
 	self->addr = slot(0);
 	self->len = granule();

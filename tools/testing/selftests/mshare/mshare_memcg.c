@@ -338,7 +338,7 @@ TEST_F_TIMEOUT(cg, a_limit_makes_the_region_swap, LONG_TIMEOUT)
 	const long max = debug_kernel() ? 8 * MB : 16 * MB;
 	const long size = debug_kernel() ? 14 * MB : 48 * MB;
 
-	LONG_ON_DEBUG(variant->sharing == MAP_PRIVATE);
+	IN_ONE_WAY(variant->sharing == MAP_PRIVATE);
 	NEED_MEMCG();
 	NEED_SWAP();
 	ASSERT_OK(cg_write(self->ga, "memory.max", debug_kernel() ? "8M" : "16M"));
@@ -361,7 +361,7 @@ TEST_F_TIMEOUT(cg, reclaiming_the_group_swaps_the_region, LONG_TIMEOUT)
 	const char *most = debug_kernel() ? "6M" : "12M";
 	int i;
 
-	LONG_ON_DEBUG(variant->sharing == MAP_PRIVATE);
+	IN_ONE_WAY(variant->sharing == MAP_PRIVATE);
 	NEED_MEMCG();
 	NEED_SWAP();
 	ASSERT_EQ(size / (long)page(),
@@ -385,7 +385,7 @@ TEST_F_TIMEOUT(cg, memory_high_throttles_and_ends, LONG_TIMEOUT)
 	const long high = debug_kernel() ? 8 * MB : 16 * MB;
 	const long size = debug_kernel() ? 12 * MB : 32 * MB;
 
-	LONG_ON_DEBUG(variant->sharing == MAP_PRIVATE);
+	IN_ONE_WAY(variant->sharing == MAP_PRIVATE);
 	NEED_MEMCG();
 	NEED_SWAP();
 	ASSERT_OK(cg_write(self->ga, "memory.high", debug_kernel() ? "8M" : "16M"));
@@ -483,7 +483,7 @@ static void compare_hotness(struct __test_metadata *_metadata,
 	struct hotness own, region;
 	struct setting lru;
 
-	LONG_ON_DEBUG(sharing == MAP_PRIVATE);
+	IN_ONE_WAY(sharing == MAP_PRIVATE);
 	if (setting_set(&lru, "/sys/kernel/mm/lru_gen/enabled", lru_gen))
 		SKIP(return, "no multi-generational LRU");
 	own = reclaim_half(&self->a, self->ga, slot(8), sharing);

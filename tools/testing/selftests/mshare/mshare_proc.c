@@ -217,6 +217,8 @@ FIXTURE_SETUP(proc)
 {
 	int flags = MAP_PRIVATE | MAP_FIXED;
 
+	NOT_ON_DEBUG(variant->mem == MEM_ANON_SHARED || variant->mem == MEM_MEMFD_PRIVATE ||
+		     variant->mem == MEM_ADOPTED);
 	self->name = new_name();
 	self->addr = slot(0);
 	self->len = granule();
@@ -1270,6 +1272,7 @@ static const char *swapped_start(const char *cg, struct zram *zram,
 
 FIXTURE_SETUP(swapped)
 {
+	NOT_ON_DEBUG(variant->mem == MEM_ANON_SHARED);
 	self->name = new_name();
 	self->addr = slot(0);
 	self->p = at(self->addr, OFF);

@@ -32,6 +32,7 @@ FIXTURE_VARIANT_ADD(swap, memfd_private) { .kind = TMPFS_PRIVATE };
 
 FIXTURE_SETUP(swap)
 {
+	NOT_ON_DEBUG(variant->kind == ANON_SHARED);
 	self->name = new_name();
 	self->addr = slot(0);
 	self->len = granule();
@@ -137,7 +138,7 @@ TEST_F_TIMEOUT(swap, contents_survive, SHORT_TIMEOUT)
 {
 	unsigned long seed;
 
-	LONG_ON_DEBUG(variant->kind == ANON_PRIVATE || variant->kind == MEMFD);
+	IN_ONE_WAY(variant->kind == ANON_PRIVATE || variant->kind == MEMFD);
 	NEED_SWAP();
 	for (seed = 1; seed <= 3; seed++) {
 		fill(self->addr, seed);
@@ -215,7 +216,7 @@ TEST_F_TIMEOUT(swap, swapoff_races_with_faults, LONG_TIMEOUT)
 	struct peer off;
 	int i;
 
-	LONG_ON_DEBUG(variant->kind == ANON_PRIVATE || variant->kind == MEMFD);
+	IN_ONE_WAY(variant->kind == ANON_PRIVATE || variant->kind == MEMFD);
 	NEED_SWAP();
 	ASSERT_EQ(0, peer_start(&off));
 	fill(self->addr, 7);
@@ -354,7 +355,7 @@ TEST_F_TIMEOUT(swap, many_processes_fault_it_in_at_once, LONG_TIMEOUT)
 	long rounds = scaled(3), r;
 	int i;
 
-	LONG_ON_DEBUG(variant->kind == ANON_PRIVATE || variant->kind == MEMFD);
+	IN_ONE_WAY(variant->kind == ANON_PRIVATE || variant->kind == MEMFD);
 	NEED_SWAP();
 	for (i = 0; i < 16; i++) {
 		ASSERT_EQ(0, peer_start(&p[i]));

@@ -310,10 +310,24 @@ static __maybe_unused bool debug_kernel(void)
 	return !access("/proc/lockdep", F_OK);
 }
 
-/* Where everything takes ten times as long, what takes long is tried in one way. */
-#define LONG_ON_DEBUG(_needed) do {					\
-	if (debug_kernel() && !(_needed))				\
-		SKIP(return, "takes long on a debugging kernel, where another variant does it"); \
+/*
+ * Where everything takes ten times as long, or is done once more elsewhere, what
+ * takes long is tried in one way.
+ */
+#define IN_ONE_WAY(_needed) do {					\
+	if ((debug_kernel() || getenv("MSHARE_TEST_ELSEWHERE")) &&	\
+	    !(_needed))							\
+		SKIP(return, "takes long, and another variant does it");\
+} while (0)
+
+/*
+ * Stands first in a setup: a debugging kernel leaves such a variant, which is much
+ * like another one of the fixture, to the kernel that takes a tenth of the time.
+ */
+#define MUCH_LIKE_ANOTHER "takes long on a debugging kernel, where another variant much like it does it"
+#define NOT_ON_DEBUG(_variant) do {					\
+	if ((_variant) && debug_kernel())				\
+		SKIP(return, MUCH_LIKE_ANOTHER);			\
 } while (0)
 
 /*
@@ -499,6 +513,18 @@ static __maybe_unused char *maps_of(const void *addr, size_t len)
 	if (f)
 		fclose(f);
 	return buf;
+}
+
+/* The number of the page that is at @addr of this process, 0 without one. */
+static __maybe_unused long pfn_of(void *addr)
+{
+	int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	unsigned long entry = 0;
+
+	if (pread(fd, &entry, 8, (unsigned long)addr / page() * 8) != 8)
+		entry = 0;
+	close(fd);
+	return entry >> 63 ? entry & ((1UL << 55) - 1) : 0;
 }
 
 static __maybe_unused long minflt(void)
