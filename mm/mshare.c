@@ -1838,7 +1838,7 @@ vm_flags_t mshare_vm_flags_at(struct vm_area_struct *vma, unsigned long addr)
 EXPORT_SYMBOL_GPL(mshare_vm_flags_at);
 
 /**
- * __mshare_fault_enter() - is a fault one in an attached region?
+ * mshare_fault_enter() - is a fault one in an attached region?
  * @call: made by MSHARE_CALL() for current->mm
  * @address: where
  *
@@ -1851,7 +1851,7 @@ EXPORT_SYMBOL_GPL(mshare_vm_flags_at);
  *
  * Context: task context; no lock held that a fault may not be taken with.
  */
-bool __mshare_fault_enter(struct mshare_call *call, unsigned long address)
+bool mshare_fault_enter(struct mshare_call *call, unsigned long address)
 {
 	struct mshare_attachment *att;
 	bool ret;

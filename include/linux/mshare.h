@@ -89,8 +89,29 @@ struct mshare_call {
 	bool old_in_mshare;
 };
 
-/* A call on @mm_ until mshare_enter() finds that it is inside a region of it */
-#define MSHARE_CALL(name, mm_)	struct mshare_call name = { .mm = (mm_) }
+/* See MSHARE_CALL() */
+static __always_inline struct mshare_call *
+mshare_call_init(struct mshare_call *call, struct mm_struct *mm)
+{
+	call->region = NULL;
+	call->mm = mm;
+	call->delta = 0;
+	return call;
+}
+
+/**
+ * MSHARE_CALL() - declare a call that is not known to be inside a region
+ * @name: of the &struct mshare_call
+ * @mm_: the mm that it works on until mshare_enter() or one of its like finds
+ *	 that it is inside a region attached to it
+ *
+ * What they fill in then is not cleared before: faults and system calls of who
+ * is attached to nothing come by here, too.
+ */
+#define MSHARE_CALL(name, mm_)						\
+	struct mshare_call name __uninitialized;			\
+	struct mshare_call *name##_ptr __maybe_unused =			\
+		mshare_call_init(&(name), mm_)
 
 /**
  * struct mshare_owner - whose invalidation of a host it is
@@ -437,17 +458,7 @@ static inline unsigned long mshare_place(struct mshare_call *call,
 	return __mshare_get_unmapped_area(call, file, addr, len, pgoff);
 }
 
-bool __mshare_fault_enter(struct mshare_call *call, unsigned long address);
-
-/* See __mshare_fault_enter() */
-static inline bool mshare_fault_enter(struct mshare_call *call,
-				      unsigned long address)
-{
-	if (likely(!mm_has_mshare(call->mm)))
-		return false;
-	return __mshare_fault_enter(call, address);
-}
-
+bool mshare_fault_enter(struct mshare_call *call, unsigned long address);
 bool mshare_stands(const struct mshare_call *call, struct mm_struct *mm,
 		   unsigned long address);
 bool mshare_fault_leave(struct mshare_call *call, unsigned long address,

@@ -9,7 +9,9 @@
  * life, and with other callbacks than the devices of mshare_hmm have.
  */
 #include <linux/kvm.h>
+#include <signal.h>
 #include <sys/ioctl.h>
+#include <sys/time.h>
 #include "mshare_env.h"
 
 #define RW	(PROT_READ | PROT_WRITE)
@@ -34,12 +36,14 @@ static const unsigned char guest_code[] = {
 		0xe6, 0x10,
 };
 
-/* The machine of a process. */
+/* The machine of a process, and what of the process it has for memory. */
 static struct {
 	int kvm, vm, vcpu;
 	struct kvm_run *run;
 	int run_size;
 	void *code;
+	void *addr;
+	size_t size;
 } vm = { .kvm = -1, .vm = -1, .vcpu = -1 };
 
 static void vm_close(void)
@@ -76,6 +80,8 @@ static long vm_open(void *addr, size_t size)
 {
 	int err;
 
+	vm.addr = addr;
+	vm.size = size;
 	vm.kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
 	if (vm.kvm < 0)
 		return -errno;
@@ -101,11 +107,31 @@ fail:
 	return -err;
 }
 
-/* Runs the guest until it says that it is done; what it has in EAX, or -errno. */
-static long vm_run(unsigned long ip, unsigned long base, struct kvm_regs *regs)
+static void on_alarm(int sig)
 {
+}
+
+/*
+ * An emulated processor (QEMU 7.2) at times ends a guest's run twice, and what it
+ * takes for the guest's state the second time is that of the kernel that runs
+ * it. From there the guest gets nowhere, forever. A guest in real mode has no
+ * other way to an address like that.
+ */
+static bool vm_is_lost(void)
+{
+	struct kvm_regs regs;
+
+	return !ioctl(vm.vcpu, KVM_GET_REGS, &regs) && (long long)regs.rip < 0;
+}
+
+/* As vm_run(), but -ESTALE if the machine is of no use any more. */
+static long vm_try(unsigned long ip, unsigned long base, struct kvm_regs *regs)
+{
+	static const struct itimerval look = { { 1 }, { 1 } }, off;
+	struct sigaction act = { .sa_handler = on_alarm };
 	struct kvm_sregs sregs;
-	int ret;
+	bool lost = false;
+	int ret, err;
 
 	if (ioctl(vm.vcpu, KVM_GET_SREGS, &sregs))
 		return -errno;
@@ -120,16 +146,40 @@ static long vm_run(unsigned long ip, unsigned long base, struct kvm_regs *regs)
 	if (ioctl(vm.vcpu, KVM_SET_SREGS, &sregs) ||
 	    ioctl(vm.vcpu, KVM_SET_REGS, regs))
 		return -errno;
+	sigaction(SIGALRM, &act, NULL);
+	setitimer(ITIMER_REAL, &look, NULL);
 	do {
 		ret = ioctl(vm.vcpu, KVM_RUN, 0);
-	} while (ret && errno == EINTR);
-	if (ret)
-		return -errno;
+		err = ret ? errno : 0;
+		lost = err == EINTR && vm_is_lost();
+	} while (err == EINTR && !lost);
+	setitimer(ITIMER_REAL, &off, NULL);
+	if (err)
+		return lost ? -ESTALE : -err;
 	if (vm.run->exit_reason != KVM_EXIT_IO)
 		return -1000 - (long)vm.run->exit_reason;
 	if (ioctl(vm.vcpu, KVM_GET_REGS, regs))
 		return -errno;
 	return (unsigned int)regs->rax;
+}
+
+/* Runs the guest until it says that it is done; what it has in EAX, or -errno. */
+static long vm_run(unsigned long ip, unsigned long base, struct kvm_regs *regs)
+{
+	const struct kvm_regs begin = *regs;
+	long ret;
+
+	for (;;) {
+		ret = vm_try(ip, base, regs);
+		if (ret != -ESTALE)
+			return ret;
+		fprintf(stderr, "# the emulator has lost a guest, which runs again in a new machine\n");
+		vm_close();
+		ret = vm_open(vm.addr, vm.size);
+		if (ret)
+			return ret;
+		*regs = begin;
+	}
 }
 
 /* The int at an offset, as the guest sees it, or -errno. */
