@@ -532,6 +532,12 @@ static __maybe_unused void empty_lru_batches(void)
 #define MADV_PAGEOUT	21
 #endif
 
+/* In a test of a fixture whose variants are kinds of memory. */
+#define ONLY_ANON() do {						\
+	if (variant->kind != ANON_PRIVATE)				\
+		SKIP(return, "only anonymous memory can be that");	\
+} while (0)
+
 #define CHANGE_PAGES	16
 #define POISON		0x6b6b6b6b6b6b6b6bL
 

@@ -253,11 +253,6 @@ FIXTURE_TEARDOWN(hmm)
 		SKIP(return, "%s", self->why);				\
 } while (0)
 
-#define ONLY_ANON() do {						\
-	if (variant->kind != ANON_PRIVATE)				\
-		SKIP(return, "only anonymous memory can be that");	\
-} while (0)
-
 /* All three have translations of the first @n pages. */
 #define MIRROR(_n) do {							\
 	int _i;								\

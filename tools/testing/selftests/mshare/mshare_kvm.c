@@ -112,10 +112,10 @@ static void on_alarm(int sig)
 }
 
 /*
- * An emulated processor (QEMU 7.2) at times ends a guest's run twice, and what it
- * takes for the guest's state the second time is that of the kernel that runs
- * it. From there the guest gets nowhere, forever. A guest in real mode has no
- * other way to an address like that.
+ * Under emulation (QEMU 7.2) a guest has at times, after a run of it has ended, the
+ * state of the kernel that runs it: its RIP is that behind VMRUN. From there it
+ * gets nowhere, forever. A guest in real mode has no other way to an address
+ * like that.
  */
 static bool vm_is_lost(void)
 {
@@ -342,11 +342,6 @@ FIXTURE_TEARDOWN(kvm)
 #define NEED_KVM() do {							\
 	if (self->why)							\
 		SKIP(return, "%s", self->why);				\
-} while (0)
-
-#define ONLY_ANON() do {						\
-	if (variant->kind != ANON_PRIVATE)				\
-		SKIP(return, "only anonymous memory can be that");	\
 } while (0)
 
 /* All three guests have translations of the first @_n pages. */
