@@ -28,6 +28,7 @@
 #include <linux/cgroup.h>
 #include <linux/cred.h>
 #include <linux/fs.h>
+#include <linux/futex.h>
 #include <linux/hugetlb.h>
 #include <linux/major.h>
 #include <linux/memcontrol.h>
@@ -107,8 +108,8 @@ bool mshare_may_lock(struct mm_struct *host, unsigned long nr_pages)
 }
 
 /* The host's mmap_lock is held for writing. */
-static void mshare_charge_locked(struct mshare_region *region,
-				 unsigned long nr_pages)
+void mshare_charge_locked(struct mshare_region *region,
+			  unsigned long nr_pages)
 {
 	long more = nr_pages - region->locked;
 
@@ -756,6 +757,9 @@ int mshare_mmap(struct file *file, struct vm_area_struct *vma)
 
 	if (!(vma->vm_flags & VM_MAYSHARE))
 		return -EINVAL;
+	/* By a file that has this one mapped for it: see mshare_may_map(). */
+	if (mm_is_mshare_host(vma->vm_mm))
+		return -EINVAL;
 	err = mshare_may_attach(region, vma->vm_start,
 				vma->vm_end - vma->vm_start, vma->vm_pgoff);
 	if (err)
@@ -1182,6 +1186,7 @@ bool mshare_begin(struct mshare_call *call,
 	call->old_over_high = mem_cgroup_set_over_high(0);
 	call->old_in_mshare = current->in_mshare;
 	current->in_mshare = 1;
+	current->mshare_nobody_to_kill = 0;
 	return true;
 }
 
@@ -1368,16 +1373,19 @@ void mshare_unlock_host(struct mshare_call *call)
  * What can is ordinary memory, of which every page has a struct page that stays
  * what it is. An allow list, since VM_PFNMAP and the like show only after
  * ->mmap, when what was mapped there is gone; and by the file system, since
- * sysfs and procfs have regular files that are devices.
+ * sysfs and procfs have regular files that are devices. Files that have another
+ * one mapped (FUSE passthrough), and the like, pass and are refused after that:
+ * see mshare_has_mapped().
  *
  * Context: any task context.
- * Return: 0, or -EINVAL, or -EOPNOTSUPP for what cannot be yet.
+ * Return: 0 or -EINVAL.
  */
 int mshare_may_map(struct file *file, unsigned long flags)
 {
 	struct inode *inode;
 
-	if (flags & MAP_GROWSDOWN)
+	/* Droppable memory is empty in a child, which a region's can't be. */
+	if ((flags & MAP_GROWSDOWN) || (flags & MAP_TYPE) == MAP_DROPPABLE)
 		return -EINVAL;
 	if (!file || shmem_file(file) || is_file_hugepages(file))
 		return 0;
@@ -1397,6 +1405,15 @@ int mshare_may_map(struct file *file, unsigned long flags)
 	if (inode_to_bdi(inode) == &noop_backing_dev_info)
 		return -EINVAL;
 	return 0;
+}
+
+/* See mshare_has_mapped() */
+int __mshare_has_mapped(struct vm_area_struct *vma)
+{
+	if (!(vma->vm_flags & (VM_PFNMAP | VM_IO)))
+		return 0;
+	vma_close(vma);
+	return -EINVAL;
 }
 
 /**
@@ -1744,8 +1761,7 @@ int __mshare_enter_futex(struct mshare_call *call, unsigned long address,
 		ret = mshare_check_futex(call, vma, write);
 		vma_end_read(vma);
 	} else {
-		/* Who dies wakes those who wait for what it has locked. */
-		if (current->flags & PF_EXITING) {
+		if (futex_in_cleanup()) {
 			mmap_read_lock(call->mm);
 			ret = 0;
 		} else {
@@ -1808,30 +1824,42 @@ bool mshare_task_address(struct task_struct *tsk,
  * mshare_vm_flags_at() - what is mapped at an address
  * @vma: the VMA that is there in its mm
  * @addr: the address
+ * @end: where to put the first address behind what the answer holds for
  *
  * Context: mmap_lock of @vma->vm_mm held; takes that of a host.
  * Return: the flags of @vma or, if it is an attachment, of what is mapped in
  * the region there, without the rights that the attachment does not give; 0 for
- * nothing.
+ * nothing, or if the task is being killed.
  */
-vm_flags_t mshare_vm_flags_at(struct vm_area_struct *vma, unsigned long addr)
+vm_flags_t mshare_vm_flags_at(struct vm_area_struct *vma, unsigned long addr,
+			      unsigned long *end)
 {
 	MSHARE_CALL(call, vma->vm_mm);
 	struct vm_area_struct *host_vma;
+	unsigned long host_end;
 	vm_flags_t vm_flags = 0;
 
+	*end = vma->vm_end;
 	if (likely(!vma_is_mshare(vma)))
 		return vma->vm_flags;
 
 	mshare_enter_pages(&call, addr, 1);
 	if (!call.region)
 		return 0;
-	mmap_read_lock(call.mm);
-	host_vma = vma_lookup(call.mm, addr + call.delta);
-	if (host_vma)
-		vm_flags = host_vma->vm_flags &
-			   (call.vm_flags | ~VM_ACCESS_FLAGS);
-	mmap_read_unlock(call.mm);
+	/* Who is killed need not wait for others: it will not look. */
+	if (!mmap_read_lock_killable(call.mm)) {
+		host_vma = find_vma(call.mm, addr + call.delta);
+		host_end = call.end;
+		if (host_vma && host_vma->vm_start > addr + call.delta) {
+			host_end = min(host_end, host_vma->vm_start);
+		} else if (host_vma) {
+			host_end = min(host_end, host_vma->vm_end);
+			vm_flags = host_vma->vm_flags &
+				   (call.vm_flags | ~VM_ACCESS_FLAGS);
+		}
+		*end = host_end - call.delta;
+		mmap_read_unlock(call.mm);
+	}
 	mshare_leave_part(&call);
 	return vm_flags;
 }
@@ -1902,8 +1930,12 @@ bool mshare_fault_leave(struct mshare_call *call, unsigned long address,
 {
 	bool stands = true;
 
-	if (unlikely(fault & VM_FAULT_ERROR))
+	if (unlikely(fault & VM_FAULT_ERROR)) {
 		stands = mshare_stands(call, current->mm, address);
+		/* Nobody else will: see pagefault_out_of_memory(). */
+		if (!stands && task_in_memcg_oom(current))
+			mem_cgroup_oom_synchronize(false);
+	}
 	/* In the middle of a system call is no place to be made to wait. */
 	mshare_end(call, flags & FAULT_FLAG_USER);
 	return stands;
@@ -1915,13 +1947,14 @@ bool mshare_fault_leave(struct mshare_call *call, unsigned long address,
  *
  * Context: after a user fault; no lock held.
  *
- * The OOM killer has found nobody to kill in the region's memory cgroup, to
- * which none of the attached processes need belong. As long as the group is at
- * its limit the fault will fail again.
+ * It is if the OOM killer has found nobody to kill in the memory cgroup that was
+ * to pay, the region's as a rule, to which none of the attached processes need
+ * belong: the fault would fail again. That the group has room now tells nothing,
+ * since what the fault had charged before it failed has been given back.
  */
 bool mshare_oom(struct mshare_call *call)
 {
 	/* With cgroup v1 userspace may want to see to it, and we to wait. */
-	return !fatal_signal_pending(current) && !task_in_memcg_oom(current) &&
-	       mem_cgroup_at_limit(mshare_memcg(call->mm));
+	return current->mshare_nobody_to_kill && !fatal_signal_pending(current) &&
+	       !task_in_memcg_oom(current);
 }

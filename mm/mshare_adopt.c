@@ -94,7 +94,8 @@ static int mshare_may_adopt(struct vm_area_struct *vma, unsigned long start,
 	int err;
 
 	if (vma->vm_flags & (VM_MSHARE | VM_IO | VM_PFNMAP | VM_MIXEDMAP |
-			     VM_STACK | VM_SHADOW_STACK | VM_SEALED))
+			     VM_STACK | VM_SHADOW_STACK | VM_SEALED |
+			     VM_DROPPABLE))
 		return -EINVAL;
 	/* The stack, if it were somehow made not to grow; and the heap. */
 	if (start <= mm->start_stack && mm->start_stack < end)
@@ -298,6 +299,7 @@ static void mshare_undup_range(struct mshare_adoption *ad)
 	}
 	__mt_destroy(&host->mm_mt);
 	host->map_count = 0;
+	mshare_charge_locked(host->mshare_region, 0);
 }
 
 /*
@@ -474,7 +476,8 @@ static void mshare_count_huge_pud(struct mshare_counts *counts, pud_t entry)
 {
 	struct folio *folio = NULL;
 
-	if (pud_present(entry)) {
+	/* As a PTE, since pud_present() is false for PROT_NONE. */
+	if (pte_present(__pte(pud_val(entry)))) {
 		if (!pud_devmap(entry))
 			folio = page_folio(pud_page(entry));
 	} else {
@@ -853,6 +856,10 @@ int mshare_adopt(struct file *file, struct mm_struct *host,
 	mmu_notifier_invalidate_range_end(&range);
 	validate_mm(host);
 	validate_mm(ad.mm);
+	/* Who has been told of the attachment takes it for what is executed. */
+	vma_iter_init(&ad.vmi, host, start);
+	for_each_vma(ad.vmi, vma)
+		perf_event_mmap(vma);
 	mmap_write_unlock(host);
 
 	list_for_each_entry_safe(vma, next, &gone, anon_vma_chain)

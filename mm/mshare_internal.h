@@ -88,6 +88,9 @@ struct mshare_attachment *mshare_new_attachment(struct vm_area_struct *vma);
 void mshare_publish(struct mm_struct *mm, struct mshare_attachment *att);
 void mshare_link(struct mm_struct *mm, struct mshare_attachment *att);
 
+void mshare_charge_locked(struct mshare_region *region,
+			  unsigned long nr_pages);
+
 /* mm/mshare_adopt.c */
 int mshare_adopt(struct file *file, struct mm_struct *host,
 		 unsigned long start, unsigned long end, vm_flags_t vm_flags);

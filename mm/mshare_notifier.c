@@ -528,8 +528,9 @@ int __mshare_wait_mirrors(struct mm_struct *mm)
 	for_each_mshare_attachment(att, mm) {
 		struct mshare_mirrors *mirrors = &att->region->mirrors;
 
-		err = wait_event_killable(mirrors->wait,
-					  !mshare_active(mirrors));
+		/* As for the locks, to which this belongs, for any signal. */
+		err = wait_event_interruptible(mirrors->wait,
+					       !mshare_active(mirrors));
 		if (err)
 			return -EINTR;
 	}

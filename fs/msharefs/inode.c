@@ -282,6 +282,11 @@ static int msharefs_fill_super(struct super_block *sb, struct fs_context *fc)
 	sb->s_magic = MSHAREFS_MAGIC;
 	sb->s_op = &msharefs_sops;
 	sb->s_time_gran = 1;
+	/*
+	 * No other file system on top: its files would be attached with what
+	 * has been asked of them, not of the region's.
+	 */
+	sb->s_stack_depth = FILESYSTEM_MAX_STACK_DEPTH;
 
 	inode = msharefs_new_inode(sb, S_IFDIR | sbi->mode);
 	if (!inode)

@@ -320,6 +320,18 @@ static struct file *msharefs_open_path(const struct path *path, int flags)
 	return file;
 }
 
+static bool msharefs_is_link(const char *pathname)
+{
+	struct path path;
+	bool ret;
+
+	if (kern_path(pathname, 0, &path))
+		return false;
+	ret = d_is_symlink(path.dentry);
+	path_put(&path);
+	return ret;
+}
+
 /* Return: -ENOENT if there is no such name, or none any more. */
 static int msharefs_open_name(const char *pathname, int oflag,
 			      int (*attach)(struct file *file, void *arg),
@@ -404,7 +416,6 @@ int msharefs_open(const char __user *uname, int oflag, umode_t mode,
 		.attach	= attach_new,
 		.arg	= arg,
 	};
-	bool dangling = false;
 	bool is_name;
 	char *path;
 	int err;
@@ -429,12 +440,11 @@ int msharefs_open(const char __user *uname, int oflag, umode_t mode,
 		if (err != -ENOENT || !(oflag & O_CREAT))
 			break;
 		/*
-		 * It exists and it doesn't: somebody has just removed it, or
-		 * it is a symbolic link to nowhere.
+		 * It exists and it doesn't: it is a symbolic link to nowhere,
+		 * or somebody has just removed it.
 		 */
-		if (dangling)
+		if (!is_name && msharefs_is_link(path))
 			break;
-		dangling = !is_name;
 		err = -ERESTARTNOINTR;
 		if (signal_pending(current))
 			break;
@@ -474,16 +484,18 @@ int msharefs_unlink(const char __user *uname,
 	if (err)
 		goto put_path;
 
+	/* It goes with the name, unless somebody holds it, but not before that. */
 	inode = d_inode(path.dentry);
+	ihold(inode);
 	err = detach(MSHAREFS_I(inode)->region);
 	if (err < 0)
-		goto put_path;
+		goto put_inode;
 	attached = err;
 
 	/* The last one out removes the name, if it may. */
 	err = 0;
 	if (attached && mshare_region_busy(MSHAREFS_I(inode)->region))
-		goto put_path;
+		goto put_inode;
 
 	/* A mount of its own has no directory. */
 	err = -EBUSY;
@@ -513,6 +525,8 @@ out:
 	/* Who was attached is not any more: that is what was asked for. */
 	if (attached)
 		err = 0;
+put_inode:
+	iput(inode);
 put_path:
 	path_put(&path);
 	return err;

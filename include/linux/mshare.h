@@ -396,6 +396,23 @@ static inline int mshare_enter_mmap(struct mshare_call *call,
 	return __mshare_enter_mmap(call, file, addr, len, flags);
 }
 
+int __mshare_has_mapped(struct vm_area_struct *vma);
+
+/**
+ * mshare_has_mapped() - may what a file's ->mmap has made be in a region?
+ * @vma: the VMA, not in a tree yet
+ *
+ * mshare_may_map() is asked before, but some files have another one mapped.
+ *
+ * Context: mmap_lock of @vma->vm_mm held for writing.
+ * Return: 0, or -EINVAL with @vma closed.
+ */
+static inline int mshare_has_mapped(struct vm_area_struct *vma)
+{
+	return likely(!mm_is_mshare_host(vma->vm_mm)) ? 0 :
+		__mshare_has_mapped(vma);
+}
+
 /* See __mshare_enter_mremap() */
 static inline int mshare_enter_mremap(struct mshare_call *call,
 				      unsigned long addr, unsigned long old_len,
@@ -579,7 +596,8 @@ bool mshare_task_address(struct task_struct *tsk,
 			 const struct vm_area_struct *vma, unsigned long *addr);
 bool __mshare_enter_next(struct mshare_call *call, unsigned long *start,
 			 unsigned long *end);
-vm_flags_t mshare_vm_flags_at(struct vm_area_struct *vma, unsigned long addr);
+vm_flags_t mshare_vm_flags_at(struct vm_area_struct *vma, unsigned long addr,
+			      unsigned long *end);
 
 /**
  * mshare_enter_pages() - as mshare_enter_part(), for pages
@@ -709,6 +727,17 @@ static inline bool in_mshare(void)
 	return current->in_mshare;
 }
 
+/**
+ * mshare_found_no_victim() - the OOM killer found nobody to kill in a memcg
+ *
+ * What was to be charged to it is for a region, maybe: see mshare_oom().
+ */
+static inline void mshare_found_no_victim(void)
+{
+	if (in_mshare())
+		current->mshare_nobody_to_kill = 1;
+}
+
 /* Between mm/mshare.c and fs/msharefs/ */
 struct mshare_region *mshare_region_create(unsigned long start,
 					   unsigned long size);
@@ -755,6 +784,15 @@ static inline bool mm_is_mshare_host(const struct mm_struct *mm)
 static inline bool mm_has_mshare(const struct mm_struct *mm)
 {
 	return false;
+}
+
+static inline int mshare_has_mapped(struct vm_area_struct *vma)
+{
+	return 0;
+}
+
+static inline void mshare_found_no_victim(void)
+{
 }
 
 static inline bool mm_attached_to(const struct mm_struct *mm,
@@ -989,8 +1027,10 @@ static inline bool mshare_enter_next(struct mshare_call *call,
 }
 
 static inline vm_flags_t mshare_vm_flags_at(struct vm_area_struct *vma,
-					    unsigned long addr)
+					    unsigned long addr,
+					    unsigned long *end)
 {
+	*end = vma->vm_end;
 	return vma->vm_flags;
 }
 

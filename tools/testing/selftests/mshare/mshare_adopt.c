@@ -1044,6 +1044,16 @@ TEST_F(refused, growing_stack)
 	EXPECT_ADOPTED();
 }
 
+TEST_F(refused, droppable_memory)
+{
+	if (mmap(self->p, page(), RW, 0x08 /* MAP_DROPPABLE */ | MAP_ANONYMOUS |
+		 MAP_FIXED, -1, 0) == MAP_FAILED)
+		SKIP(return, "no MAP_DROPPABLE");
+	EXPECT_REFUSED_WITH(EINVAL);
+	ASSERT_OK(munmap(self->p, page()));
+	EXPECT_ADOPTED();
+}
+
 TEST_F(refused, stack_and_vdso)
 {
 	unsigned long g = granule();

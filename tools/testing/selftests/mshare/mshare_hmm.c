@@ -601,6 +601,31 @@ TEST_F_TIMEOUT(hmm, exclusive_access, SHORT_TIMEOUT)
 	EXPECT_EQ(1000, *(volatile long *)self->addr);
 }
 
+/* Of ordinary memory and a region in one range */
+TEST_F_TIMEOUT(hmm, exclusive_access_over_an_edge, SHORT_TIMEOUT)
+{
+	char *low = at(self->addr, -2 * (long)page());
+	int i;
+
+	NEED_DEVICE();
+	ONLY_ANON();
+	ASSERT_EQ(low, mmap(low, 2 * page(), RW, MAP_PRIVATE | MAP_ANONYMOUS |
+			    MAP_FIXED_NOREPLACE, -1, 0));
+	for (i = 0; i < 4; i++)
+		*(long *)(low + i * page()) = 70 + i;
+	for (i = 0; i < 4; i++)
+		ASSERT_EQ(70 + i, dev_get(0, low + i * page()));
+	ASSERT_EQ(0, dev_range(0, HMM_DMIRROR_EXCLUSIVE, low, 4));
+	for (i = 0; i < 4; i++) {
+		EXPECT_EQ(-EPERM, dev_range(0, HMM_DMIRROR_CHECK_EXCLUSIVE,
+					    low + i * page(), 1));
+	}
+	EXPECT_EQ(73, PEER(&self->b, do_get, NULL, L(low + 3 * page())));
+	EXPECT_EQ(70, *(volatile long *)low);
+	EXPECT_EQ(0, dev_range(0, HMM_DMIRROR_CHECK_EXCLUSIVE, low, 1));
+	munmap(low, 2 * page());
+}
+
 /*
  * To the memory of device @dev_nr and back: one change of the page table, which
  * all see.

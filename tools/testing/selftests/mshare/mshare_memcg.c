@@ -183,6 +183,61 @@ TEST_F_TIMEOUT(cg, a_full_group_without_processes_gives_sigbus, SHORT_TIMEOUT)
 		  PEER(&self->b, do_fill_mapped, NULL, L(self->addr), 64 * MB));
 }
 
+static long do_give_back(const struct request *rq)
+{
+	return madvise((void *)rq->a[0], rq->a[1],
+		       rq->a[2] == MAP_SHARED ? MADV_REMOVE : MADV_DONTNEED);
+}
+
+static long do_write_one(const struct request *rq)
+{
+	return try_write((void *)rq->a[0], 1);
+}
+
+/*
+ * Nor does it go on for ever where a fault needs two pages, the file's and its
+ * copy, and there is room for one: that is there again when it has failed.
+ */
+TEST_F_TIMEOUT(cg, room_for_half_of_what_a_fault_needs, SHORT_TIMEOUT)
+{
+	const size_t len = 2 * MB;
+	char *file = at(self->addr, 512 * MB);
+	char *buf = calloc(1, len), path[128];
+	const char *why = disk_make();
+	long n, i, r;
+	int fd;
+
+	NEED_MEMCG();
+	if (why)
+		SKIP(return, "%s", why);
+	snprintf(path, sizeof(path), "%s/half-%d", disk_mnt, getpid());
+	fd = open(path, O_RDWR | O_CREAT | O_EXCL, 0600);
+	ASSERT_LE(0, fd);
+	ASSERT_EQ((long)len, (long)write(fd, buf, len));
+	free(buf);
+	ASSERT_OK(fsync(fd));
+	ASSERT_OK(cg_write(self->ga, "memory.max", "16M"));
+	cg_write(self->ga, "memory.swap.max", "0");
+	ASSERT_OK(attach(self->name));
+	ASSERT_EQ(file, mmap(file, len, RW, MAP_PRIVATE | MAP_FIXED, fd, 0));
+	ASSERT_OK(munmap(self->addr, self->len));
+	peer_stop(&self->a);
+	n = PEER(&self->b, do_fill, NULL, L(self->addr), 64 * MB, variant->sharing,
+		 page());
+	EXPECT_LT((long)(8 * MB / page()), n);
+	/* With some pages' room, of which charges are taken in batches. */
+	for (i = 0; i < 4; i++) {
+		ASSERT_OK(PEER(&self->b, do_give_back, NULL, L(at(self->addr, pages(i))),
+			       page(), variant->sharing));
+		posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+		for (n = 0, r = 0; !r && n < (long)(len / page()); n++)
+			r = PEER(&self->b, do_write_one, NULL, L(file + n * page()));
+		EXPECT_EQ(SIGBUS, fault_sig(r));
+	}
+	unlink(path);
+	close(fd);
+}
+
 /* System calls on such memory fail; they do not hang either. */
 static long do_read_into(const struct request *rq)
 {

@@ -788,6 +788,21 @@ TEST_F(mm, stacks_that_grow_are_refused)
 	EXPECT_STREQ(".www.", page_states(at(p, -pages(1)), 5));
 }
 
+/* MAP_DROPPABLE: of a process, since it is empty in a child. */
+TEST_F(mm, droppable_memory_is_refused)
+{
+	void *p = at(self->addr, MB), *q;
+
+	q = mmap(NULL, page(), RW, 0x08 | MAP_ANONYMOUS, -1, 0);
+	if (q == MAP_FAILED)
+		SKIP(return, "no MAP_DROPPABLE");
+	munmap(q, page());
+	ASSERT_OK(map_anon(p, pages(3), MAP_PRIVATE));
+	EXPECT_ERR(EINVAL, mmap(at(p, pages(1)), pages(1), RW,
+				0x08 | MAP_ANONYMOUS | MAP_FIXED, -1, 0));
+	EXPECT_STREQ(".www.", page_states(at(p, -pages(1)), 5));
+}
+
 TEST_F(mm, odd_lengths_and_addresses_act_as_anywhere)
 {
 	void *p = at(self->addr, MB);

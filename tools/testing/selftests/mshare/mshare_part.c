@@ -1205,6 +1205,34 @@ TEST_F(place, perf_tells_the_addresses_of_the_process)
 	close(fd);
 }
 
+/* What was mapped when a region was made of it is still what is executed. */
+TEST_F(place, perf_knows_what_was_adopted)
+{
+	const char *name = new_name();
+	char *start = slot(40), *p = start + pages(8);
+	size_t size = pages(1 + 16);
+	struct perf_seen seen;
+	void *ring;
+	int fd;
+
+	fd = perf_open(PERF_COUNT_SW_PAGE_FAULTS_MIN);
+	if (fd < 0)
+		SKIP(return, "no perf events: %s", strerror(errno));
+	ring = mmap(NULL, size, RW, MAP_SHARED, fd, 0);
+	ASSERT_NE(MAP_FAILED, ring);
+	ASSERT_EQ(p, mmap(p, pages(2), PROT_READ | PROT_EXEC, MAP_PRIVATE |
+			  MAP_ANONYMOUS | MAP_FIXED, -1, 0));
+	ASSERT_OK(mshare(name, start, granule(), O_CREAT | O_EXCL | O_RDWR, 0600));
+	/* The mapping, the attachment over it, and the mapping in that */
+	perf_look(ring, start, granule(), &seen);
+	EXPECT_EQ(3, seen.maps);
+	EXPECT_EQ(L(p), (long)seen.start);
+	EXPECT_EQ(pages(2), seen.len);
+	munmap(start, granule());
+	munmap(ring, size);
+	close(fd);
+}
+
 /* Huge pages of hugetlbfs, if there are any to be had */
 TEST_F(place, hugetlb)
 {

@@ -1232,6 +1232,7 @@ TEST_F_TIMEOUT(proc, looks_race_with_changes, LONG_TIMEOUT)
  */
 
 #define SWAP_SIZE	(8 * MB)
+#define THP_SHMEM_64K	"/sys/kernel/mm/transparent_hugepage/hugepages-64kB/shmem_enabled"
 
 FIXTURE(swapped)
 {
@@ -1391,6 +1392,33 @@ TEST_F_TIMEOUT(swapped, pagemap_has_the_slots, SHORT_TIMEOUT)
 	EXPECT_EQ(0, smaps(getpid(), self->addr, "Swap"));
 	free(seen);
 	free(theirs);
+	free(e);
+}
+
+/* Where many pages are one entry of the file, each counts once. */
+TEST_F_TIMEOUT(swapped, large_entries_of_files, SHORT_TIMEOUT)
+{
+	size_t i, swapped = 0, large = 0;
+	__u64 *e = calloc(self->n, 8);
+	struct setting s;
+
+	NEED_MEM();
+	if (variant->mem == MEM_ANON)
+		SKIP(return, "not of a file");
+	if (setting_set(&s, THP_SHMEM_64K, "always"))
+		SKIP(return, "no large folios of shmem");
+	memset(self->p, 1, SWAP_SIZE);
+	setting_restore(&s);
+	swap_out(self->cg);
+	ASSERT_EQ((long)self->n, pagemap(getpid(), self->p, e, self->n));
+	for (i = 0; i < self->n; i++) {
+		swapped += !!(e[i] & PM_SWAP);
+		large += i && (e[i] & e[i - 1] & PM_SWAP) &&
+			 PM_OFFSET(e[i]) == PM_OFFSET(e[i - 1]) + 1;
+	}
+	TH_LOG("%zu in swap, %zu beside the one before", swapped, large);
+	EXPECT_LT(self->n / 2, swapped);
+	EXPECT_EQ((long)(swapped * page() / KB), smaps(getpid(), self->addr, "Swap"));
 	free(e);
 }
 
@@ -1722,6 +1750,30 @@ TEST_F_TIMEOUT(core, of_who_may_only_read, SHORT_TIMEOUT)
 	ASSERT_NE(NULL, elf_find(&elf, anon));
 	EXPECT_EQ(PF_R, L(elf_find(&elf, anon)->p_flags));
 	close(elf.fd);
+}
+
+/* What was excluded when it was a process's own stays so in a region. */
+TEST_F_TIMEOUT(core, leaves_out_what_was_excluded_before, SHORT_TIMEOUT)
+{
+	const char *name = new_name();
+	void *start = slot(20);
+	char *p = at(start, OFF);
+	struct elf elf;
+	int status;
+
+	NEED_CORE();
+	ASSERT_OK(map_anon(p, 3 * page(), MAP_PRIVATE));
+	memset(p, 7, 3 * page());
+	ASSERT_OK(madvise(p + page(), page(), MADV_DONTDUMP));
+	ASSERT_OK(create(name, start, granule()));
+	status = dump(name, start, granule(), MADV_DODUMP);
+	ASSERT_TRUE(WIFSIGNALED(status) && WCOREDUMP(status));
+	ASSERT_TRUE(elf_open(&elf, self->core));
+	EXPECT_EQ(7, elf_byte(&elf, p));
+	EXPECT_EQ(-1, elf_byte(&elf, p + page()));
+	EXPECT_EQ(7, elf_byte(&elf, p + 2 * page()));
+	close(elf.fd);
+	munmap(start, granule());
 }
 
 /* Terabytes of which next to nothing is there: the dump must come to an end. */

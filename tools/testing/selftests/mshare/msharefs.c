@@ -429,6 +429,21 @@ TEST_F(fs, a_regions_file_is_mapped_shared_and_once)
 	close(fd);
 }
 
+/* What would be asked of a file on top is not asked of the region's. */
+TEST_F(fs, nothing_stacks_on_it)
+{
+	char dir[] = "/tmp/mshare-XXXXXX", opts[128];
+
+	ASSERT_NE(NULL, mkdtemp(dir));
+	snprintf(opts, sizeof(opts), "lowerdir=%s:/usr", MSHAREFS);
+	EXPECT_ERR(EINVAL, mount("none", dir, "overlay", 0, opts));
+	/* That is why. */
+	if (mount("none", dir, "overlay", 0, "lowerdir=/usr:/etc"))
+		SKIP(rmdir(dir); return, "no overlayfs: %s", strerror(errno));
+	EXPECT_OK(umount(dir));
+	rmdir(dir);
+}
+
 static int nr_entries(const char *name)
 {
 	struct dirent *de;
