@@ -312,7 +312,7 @@ void mshare_exit_mirrors(struct mshare_region *region)
  *
  * Context: mmap_lock of the host held for writing, no other lock but those that
  * may be held with an mmap_lock.
- * Return: 0, or -ENOMEM, or -EINTR for any signal.
+ * Return: 0, or -ENOMEM, or -EINTR if the task is being killed.
  */
 int mshare_forward_locked(struct mshare_region *region)
 {
@@ -343,7 +343,7 @@ int mshare_forward_locked(struct mshare_region *region)
  *
  * Context: mmap_lock of an attached mm held for writing. Takes that of the
  * host, but for the first mirror only.
- * Return: 0, or -ENOMEM, or -EINTR for any signal.
+ * Return: 0, or -ENOMEM, or -EINTR if the task is being killed.
  */
 int mshare_forward(struct mshare_region *region)
 {
@@ -441,13 +441,13 @@ void mshare_del_mirror(struct mshare_attachment *att)
  * them calls mshare_freeze_mirrors(). If that succeeds then no start or end of
  * an invalidation of one of its regions is under way to @mm, nor begins to be
  * until mshare_thaw_mirrors(). Otherwise it drops the locks, calls
- * mshare_wait_mirrors(), which fails if the task is being killed, and tries
+ * mshare_wait_mirrors(), which fails if a signal is pending, and tries
  * again. When it has dropped the locks it calls mshare_add_mirrors(), and then
  * @mm is told. Before it drops the mmap_lock nobody looks, for a notifier, at
  * what is mapped: mmu_interval_notifier_insert() waits for it.
  *
  * Context: mmap_lock of @mm held for writing.
- * Return: 0, or -ENOMEM, or -EINTR for any signal.
+ * Return: 0, or -ENOMEM, or -EINTR if the task is being killed.
  */
 int __mshare_forward_notifiers(struct mm_struct *mm)
 {
