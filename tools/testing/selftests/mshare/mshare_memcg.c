@@ -554,6 +554,114 @@ static void compare_hotness(struct __test_metadata *_metadata,
 	EXPECT_LT(0, region.cold);
 }
 
+/*
+ * The generations of a group, of all nodes: "memcg ID PATH", then for each node
+ * " node N" and " SEQ AGE ANON FILE" for each generation.
+ */
+#define LRU_GEN		"/sys/kernel/debug/lru_gen"
+#define MAX_NODES	8
+
+struct gens {
+	int id, nr_nodes;
+	unsigned long max[MAX_NODES];
+	long young[MAX_NODES];	/* anonymous pages in the youngest two */
+};
+
+static bool gens_read(struct gens *g, const char *cg)
+{
+	char line[256], path[128];
+	unsigned long seq;
+	long anon, last = 0;
+	int n;
+	FILE *f;
+
+	memset(g, 0, sizeof(*g));
+	g->id = -1;
+	f = fopen(LRU_GEN, "re");
+	while (f && fgets(line, sizeof(line), f)) {
+		path[0] = 0;
+		if (sscanf(line, "memcg %d %127s", &n, path) >= 1) {
+			if (g->id >= 0)
+				break;
+			if (path[0] && !strcmp(path + 1, cg))
+				g->id = n;
+		} else if (g->id < 0) {
+			continue;
+		} else if (sscanf(line, " node %d", &n) == 1) {
+			if (g->nr_nodes == MAX_NODES)
+				break;
+			g->young[g->nr_nodes++] = last = 0;
+		} else if (sscanf(line, " %lu %*u %ld", &seq, &anon) == 2) {
+			g->max[g->nr_nodes - 1] = seq;
+			g->young[g->nr_nodes - 1] = last + anon;
+			last = anon;
+		}
+	}
+	if (f)
+		fclose(f);
+	return g->id >= 0;
+}
+
+/* A new generation; in the one before it is what has been used. */
+static bool gens_age(const char *cg)
+{
+	char cmd[64];
+	struct gens g;
+	int i;
+
+	if (!gens_read(&g, cg))
+		return false;
+	for (i = 0; i < g.nr_nodes; i++) {
+		snprintf(cmd, sizeof(cmd), "+ %d %d %lu 1 1", g.id, i, g.max[i]);
+		if (write_file(LRU_GEN, cmd))
+			return false;
+	}
+	return true;
+}
+
+/* What is in the TLB is not seen to be used. */
+static long do_forget_and_touch(const struct request *rq)
+{
+	size_t len = 64 * page();
+	void *p = mmap(NULL, len, RW, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+
+	if (p == MAP_FAILED || mprotect(p, len, PROT_READ) || munmap(p, len))
+		return -1;
+	return do_touch(rq);
+}
+
+/* Aging looks at who used what by walking page tables, the region's among them. */
+TEST_F_TIMEOUT(cg, aging_walks_the_tables_of_the_region, LONG_TIMEOUT)
+{
+	const long n = 8 * MB / page();
+	long young[3] = { 0 };
+	struct gens g;
+	int i, k;
+
+	NEED_MEMCG();
+	mount("none", "/sys/kernel/debug", "debugfs", 0, NULL);
+	ASSERT_EQ(n, PEER(&self->b, do_fill, NULL, L(self->addr), n * page(),
+			  variant->sharing, page()));
+	/* Away from the youngest; used again; and not. */
+	for (i = 0; i < 3; i++) {
+		for (k = 0; k < 2; k++) {
+			if (i == 1 && k == 1)
+				PEER(&self->b, do_forget_and_touch, NULL,
+				     L(self->addr), n * page(), 1);
+			if (!gens_age(self->ga))
+				SKIP(return, "no generations to be told to age");
+		}
+		ASSERT_TRUE(gens_read(&g, self->ga));
+		for (k = 0; k < g.nr_nodes; k++)
+			young[i] += g.young[k];
+	}
+	TH_LOG("of %ld pages in the youngest two generations: %ld, used %ld, then %ld",
+	       n, young[0], young[1], young[2]);
+	EXPECT_GT(n / 4, young[0]);
+	EXPECT_LT(n * 3 / 4, young[1]);
+	EXPECT_GT(n / 4, young[2]);
+}
+
 TEST_F_TIMEOUT(cg, reclaim_spares_what_is_used_through_the_region, LONG_TIMEOUT)
 {
 	NEED_MEMCG();
