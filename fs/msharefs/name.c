@@ -320,11 +320,14 @@ static struct file *msharefs_open_path(const struct path *path, int flags)
 	return file;
 }
 
+/* A symbolic link, or with a slash at its end what one would point to? */
 static bool msharefs_is_link(const char *pathname)
 {
 	struct path path;
 	bool ret;
 
+	if (pathname[strlen(pathname) - 1] == '/')
+		return true;
 	if (kern_path(pathname, 0, &path))
 		return false;
 	ret = d_is_symlink(path.dentry);

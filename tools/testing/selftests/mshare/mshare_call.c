@@ -1047,6 +1047,14 @@ TEST_F(call, symbolic_links_are_followed_as_by_open)
 	EXPECT_EQ(1, PEER(&self->a, do_nr_mapped, NULL, L(self->addr), self->len));
 	unlink(l1);
 	unlink(l2);
+	/* To nowhere: nothing is made through it. */
+	ASSERT_OK(symlink(path_of("nowhere"), l1));
+	snprintf(in, sizeof(in), "%s/", l1);
+	EXPECT_ERR(ENOENT, mshare(l1, slot(8), self->len, O_RDWR | O_CREAT, 0600));
+	EXPECT_ERR(ENOENT, mshare(in, slot(8), self->len, O_RDWR | O_CREAT, 0600));
+	EXPECT_ERR(ENOENT, mshare(l1, NULL, 0, O_RDWR, 0));
+	EXPECT_FALSE(name_exists("nowhere"));
+	unlink(l1);
 	rmdir(dir);
 }
 
