@@ -295,6 +295,52 @@ TEST_F(futex, who_is_attached_read_only_dies_with_a_robust_one)
 	}
 }
 
+/* A dump of core that goes nowhere */
+static long do_dump(const struct request *rq __maybe_unused)
+{
+	const struct rlimit all = { RLIM_INFINITY, RLIM_INFINITY };
+	char *p = malloc(4 * MB);
+
+	signal(SIGABRT, SIG_DFL);
+	if (!p || setrlimit(RLIMIT_CORE, &all) || prctl(PR_SET_DUMPABLE, 1))
+		return -1;
+	memset(p, 1, 4 * MB);
+	abort();
+}
+
+static bool dumps(pid_t pid)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/status", pid);
+	return read_key(path, "CoreDumping") == 1;
+}
+
+/*
+ * Who is killed while it dumps core is being killed all the time that it exits;
+ * and what it owns is in a page that nobody has written to: it takes a fault.
+ */
+TEST_F_TIMEOUT(futex, who_is_killed_twice_dies_with_a_robust_one, SHORT_TIMEOUT)
+{
+	int *f = word(self->p, 512), tid = self->a.pid;
+	struct setting pattern;
+
+	if (variant->kind != TMPFS_PRIVATE && variant->kind != EXT4_PRIVATE)
+		SKIP(return, "not a private mapping of a file");
+	if (setting_set(&pattern, "/proc/sys/kernel/core_pattern", "|/bin/sleep 20"))
+		SKIP(return, "no core dumps");
+	ASSERT_EQ((ssize_t)sizeof(tid), pwrite(self->fd, &tid, sizeof(tid), 512));
+	ASSERT_EQ(tid, *(volatile int *)f);
+	ASSERT_OK(PEER(&self->a, do_claim, NULL, L(f)));
+	ASSERT_EQ(0, PEER_SEND(&self->a, do_dump, NULL, 0));
+	EXPECT_TRUE(WAIT_FOR(dumps(tid), 30));
+	kill(tid, SIGKILL);
+	EXPECT_EQ(-1, peer_wait(&self->a));
+	peer_stop(&self->a);
+	EXPECT_EQ(FUTEX_OWNER_DIED, *(volatile int *)f);
+	setting_restore(&pattern);
+}
+
 TEST_F(futex, where_nothing_is_mapped_or_allowed)
 {
 	int *none = word(self->addr, 5 * GB), *f = word(self->p, 512);
