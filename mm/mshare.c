@@ -1854,9 +1854,8 @@ vm_flags_t mshare_vm_flags_at(struct vm_area_struct *vma, unsigned long addr,
 			host_end = min(host_end, host_vma->vm_start);
 		} else if (host_vma) {
 			host_end = min(host_end, host_vma->vm_end);
-			vm_flags = host_vma->vm_flags &
-				   (call.vm_flags | ~(VM_ACCESS_FLAGS |
-				    VM_MAYREAD | VM_MAYWRITE | VM_MAYEXEC));
+			vm_flags = mshare_common_rights(&call,
+							host_vma->vm_flags);
 		}
 		*end = host_end - call.delta;
 		mmap_read_unlock(call.mm);

@@ -72,6 +72,14 @@ struct mshare_region {
 	unsigned long locked;
 };
 
+/* Of the rights of a VMA of the host those that the attachment gives, too. */
+static inline vm_flags_t mshare_common_rights(const struct mshare_call *call,
+					      vm_flags_t vm_flags)
+{
+	return vm_flags & (call->vm_flags | ~(VM_ACCESS_FLAGS | VM_MAYREAD |
+					      VM_MAYWRITE | VM_MAYEXEC));
+}
+
 /* mm/mshare.c */
 struct mshare_attachment *mshare_find(struct mm_struct *mm, unsigned long addr);
 bool mshare_begin(struct mshare_call *call,

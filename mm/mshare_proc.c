@@ -73,7 +73,7 @@ int mshare_look_at(struct mshare_call *call, struct mshare_region *region,
 vm_flags_t __mshare_rights(const struct mshare_call *call,
 			   const struct vm_area_struct *vma)
 {
-	return vma->vm_flags & (call->vm_flags | ~VM_ACCESS_FLAGS);
+	return mshare_common_rights(call, vma->vm_flags);
 }
 
 /**

@@ -355,7 +355,8 @@ static int msharefs_open_name(const char *pathname, int oflag,
 	if (IS_ERR(file)) {
 		err = PTR_ERR(file);
 		/* O_CREAT of what was removed meanwhile */
-		if (err == -EPERM && d_unhashed(path.dentry))
+		if (err == -EPERM && d_unhashed(path.dentry) &&
+		    path.dentry != path.mnt->mnt_root)
 			err = -ENOENT;
 		goto put_path;
 	}
@@ -446,7 +447,7 @@ int msharefs_open(const char __user *uname, int oflag, umode_t mode,
 		 * It exists and it doesn't: it is a symbolic link to nowhere,
 		 * or somebody has just removed it.
 		 */
-		if (!is_name && msharefs_is_link(path))
+		if (msharefs_is_link(path))
 			break;
 		err = -ERESTARTNOINTR;
 		if (signal_pending(current))

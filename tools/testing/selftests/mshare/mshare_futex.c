@@ -87,7 +87,7 @@ FIXTURE(futex)
 	size_t len;
 	struct peer a, ro;	/* ro is attached read-only */
 	struct kind_data kind;
-	struct setting thp, nr_huge;
+	struct setting thp, nr_huge, pattern;
 	int flags, fd;
 };
 
@@ -164,6 +164,7 @@ FIXTURE_TEARDOWN(futex)
 	kind_end(&self->kind);
 	setting_restore(&self->thp);
 	setting_restore(&self->nr_huge);
+	setting_restore(&self->pattern);
 }
 
 TEST_F(futex, wait_and_wake)
@@ -323,11 +324,12 @@ static bool dumps(pid_t pid)
 TEST_F_TIMEOUT(futex, who_is_killed_twice_dies_with_a_robust_one, SHORT_TIMEOUT)
 {
 	int *f = word(self->p, 512), tid = self->a.pid;
-	struct setting pattern;
 
 	if (variant->kind != TMPFS_PRIVATE && variant->kind != EXT4_PRIVATE)
 		SKIP(return, "not a private mapping of a file");
-	if (setting_set(&pattern, "/proc/sys/kernel/core_pattern", "|/bin/sleep 20"))
+	if (access("/bin/sleep", X_OK) ||
+	    setting_set(&self->pattern, "/proc/sys/kernel/core_pattern",
+			"|/bin/sleep 20"))
 		SKIP(return, "no core dumps");
 	ASSERT_EQ((ssize_t)sizeof(tid), pwrite(self->fd, &tid, sizeof(tid), 512));
 	ASSERT_EQ(tid, *(volatile int *)f);
@@ -338,7 +340,6 @@ TEST_F_TIMEOUT(futex, who_is_killed_twice_dies_with_a_robust_one, SHORT_TIMEOUT)
 	EXPECT_EQ(-1, peer_wait(&self->a));
 	peer_stop(&self->a);
 	EXPECT_EQ(FUTEX_OWNER_DIED, *(volatile int *)f);
-	setting_restore(&pattern);
 }
 
 TEST_F(futex, where_nothing_is_mapped_or_allowed)

@@ -15,7 +15,7 @@ FIXTURE(cg)
 	char ga[64], gb[64];
 	struct peer a, b;	/* the creator in ga, a consumer in gb */
 	struct zram zram;
-	struct setting thp;
+	struct setting thp, lru;
 	bool have;
 };
 
@@ -62,6 +62,7 @@ FIXTURE_TEARDOWN(cg)
 	remove_names();
 	if (self->have) {
 		setting_restore(&self->thp);
+		setting_restore(&self->lru);
 		cg_remove(self->ga);
 		cg_remove(self->gb);
 		zram_end(&self->zram);
@@ -536,15 +537,13 @@ static void compare_hotness(struct __test_metadata *_metadata,
 			    const char *lru_gen)
 {
 	struct hotness own, region;
-	struct setting lru;
 
 	IN_ONE_WAY(sharing == MAP_PRIVATE);
-	if (setting_set(&lru, "/sys/kernel/mm/lru_gen/enabled", lru_gen))
+	if (setting_set(&self->lru, "/sys/kernel/mm/lru_gen/enabled", lru_gen))
 		SKIP(return, "no multi-generational LRU");
 	own = reclaim_half(&self->a, self->ga, slot(8), sharing);
 	ASSERT_OK(peer_munmap(&self->a, slot(8), 16 * MB));
 	region = reclaim_half(&self->b, self->ga, self->addr, sharing);
-	setting_restore(&lru);
 	TH_LOG("major faults, hot and cold: %ld and %ld outside, %ld and %ld in a region",
 	       own.hot, own.cold, region.hot, region.cold);
 	/* A quarter of the pages are hot: a third as many would be blind luck. */
@@ -649,6 +648,8 @@ TEST_F_TIMEOUT(cg, aging_walks_the_tables_of_the_region, LONG_TIMEOUT)
 	int i, k;
 
 	NEED_MEMCG();
+	if (setting_set(&self->lru, "/sys/kernel/mm/lru_gen/enabled", "7"))
+		SKIP(return, "no multi-generational LRU");
 	mount("none", "/sys/kernel/debug", "debugfs", 0, NULL);
 	ASSERT_EQ(n, PEER(&self->b, do_fill, NULL, L(self->addr), n * page(),
 			  variant->sharing, page()));

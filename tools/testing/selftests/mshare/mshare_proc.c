@@ -1243,7 +1243,7 @@ FIXTURE(swapped)
 	char cg[64];
 	struct peer a, b;
 	struct zram zram;
-	struct setting thp;
+	struct setting thp, shmem;
 	int fd;
 };
 
@@ -1313,8 +1313,11 @@ FIXTURE_TEARDOWN(swapped)
 	if (self->fd >= 0)
 		close(self->fd);
 	setting_restore(&self->thp);
-	if (self->cg[0])
+	setting_restore(&self->shmem);
+	if (self->cg[0]) {
+		cg_enter(".");
 		cg_remove(self->cg);
+	}
 	zram_end(&self->zram);
 }
 
@@ -1404,14 +1407,13 @@ TEST_F_TIMEOUT(swapped, large_entries_of_files, SHORT_TIMEOUT)
 	const size_t skip = 5, n = self->n - 16;
 	__u64 *whole = calloc(self->n, 8), *part = calloc(n, 8);
 	size_t i, swapped = 0;
-	struct setting s;
 	long bad = 0;
 	char *own;
 
 	NEED_MEM();
 	if (variant->mem == MEM_ANON)
 		SKIP(return, "not of a file");
-	if (setting_set(&s, THP_SHMEM_64K, "always"))
+	if (setting_set(&self->shmem, THP_SHMEM_64K, "always"))
 		SKIP(return, "no large folios of shmem");
 	if (variant->mem == MEM_MEMFD) {
 		/* From the start of the file, as large folios want it. */
@@ -1427,7 +1429,7 @@ TEST_F_TIMEOUT(swapped, large_entries_of_files, SHORT_TIMEOUT)
 	} else {
 		memset(self->p, 1, SWAP_SIZE);
 	}
-	setting_restore(&s);
+	setting_restore(&self->shmem);
 	swap_out(self->cg);
 	ASSERT_EQ((long)self->n, pagemap(getpid(), self->p, whole, self->n));
 	for (i = 0; i < self->n; i++)
