@@ -28,7 +28,6 @@
 #include <linux/cgroup.h>
 #include <linux/cred.h>
 #include <linux/fs.h>
-#include <linux/futex.h>
 #include <linux/hugetlb.h>
 #include <linux/major.h>
 #include <linux/memcontrol.h>
@@ -1761,12 +1760,7 @@ int __mshare_enter_futex(struct mshare_call *call, unsigned long address,
 		ret = mshare_check_futex(call, vma, write);
 		vma_end_read(vma);
 	} else {
-		if (futex_in_cleanup()) {
-			mmap_read_lock(call->mm);
-			ret = 0;
-		} else {
-			ret = mmap_read_lock_killable(call->mm);
-		}
+		ret = mshare_read_lock(call->mm);
 		if (!ret) {
 			vma = vma_lookup(call->mm, address);
 			ret = mshare_check_futex(call, vma, write);
